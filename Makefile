@@ -1,0 +1,60 @@
+# Each verb works on a fresh clone: it builds the environment that it needs
+# under .venv/ first, and again when its requirements change.
+
+PYTHON ?= python3
+PIP = -m pip --disable-pip-version-check -qq
+PACKAGE = setup.cfg setup.py pyproject.toml
+
+.PHONY: help demo test style bench conformance docs clean
+
+help:
+	@echo "make demo         start the chat on a loopback port (ARGS=... for its options)"
+	@echo "make test         run the tests in every mode (ARGS='--mode gevent -- -k close')"
+	@echo "make style        ruff, and mypy --strict on the package"
+	@echo "make bench        run the benchmarks in bench/"
+	@echo "make conformance  run the conformance suite in conformance/"
+	@echo "make docs         build the documentation, warnings are errors"
+	@echo "make clean        remove what these built"
+	@echo
+	@echo "PYTHON=python3.12 make ... takes another Python; run make clean first."
+
+.venv/%/.done: requirements/%.txt $(PACKAGE)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	    { echo "$(PYTHON) is older than Python 3.10; say PYTHON=..." >&2; exit 1; }
+	@echo "== .venv/$*: installing the package and $<"
+	@$(PYTHON) -m venv --clear .venv/$*
+	@.venv/$*/bin/python $(PIP) install --editable . -r $<
+	@touch $@
+
+.venv/full/.done .venv/eventlet-gunicorn/.done: requirements/bare.txt
+
+demo: .venv/demo/.done
+	@test -f examples/chat/app.py || { echo "there is no examples/chat/app.py to run" >&2; exit 1; }
+	@exec .venv/demo/bin/python examples/chat/app.py $(ARGS)
+
+test: .venv/bare/.done .venv/full/.done .venv/eventlet-gunicorn/.done
+	@.venv/full/bin/python tests/matrix.py $(ARGS)
+
+style: .venv/style/.done
+	@echo "== ruff"
+	@.venv/style/bin/ruff check .
+	@echo "== mypy"
+	@.venv/style/bin/mypy
+
+bench: .venv/full/.done
+	@test -f bench/__main__.py || { echo "there is no bench/__main__.py to run" >&2; exit 1; }
+	@echo "== bench"
+	@.venv/full/bin/python -m bench $(ARGS)
+
+conformance: .venv/full/.done
+	@test -f conformance/__main__.py || { echo "there is no conformance/__main__.py to run" >&2; exit 1; }
+	@echo "== conformance"
+	@.venv/full/bin/python -m conformance $(ARGS)
+
+docs: .venv/docs/.done
+	@test -f docs/conf.py || { echo "there is no docs/conf.py to build" >&2; exit 1; }
+	@echo "== sphinx: .build/docs/index.html"
+	@.venv/docs/bin/python -m sphinx -W --keep-going -q -b html -d .build/doctrees docs .build/docs
+
+clean:
+	rm -rf .venv .build .tox build dist *.egg-info

@@ -1,0 +1,205 @@
+"""Frames (RFC 6455 section 5): bytes in, chunks out, and the way back.
+
+A *codec* is a ``Decoder`` class and an ``encode`` function.  This file holds
+the reference, on top of ``wsproto.frame_protocol``; whatever else implements
+the seam must give the same chunks or the same failure for the same bytes in
+any split.
+
+The decoder hands on a data frame in as many chunks as its payload took to
+arrive, so that invalid UTF-8 and a deflate bomb can be seen before the frame
+is complete; a control frame always comes whole.  It keeps only what the next
+header must be judged by: whether a message is open, how large it has become
+and of how many frames.  It does not know sockets, time, what a message says
+or what a Close means.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from typing import NamedTuple
+
+from wsproto.extensions import Extension
+from wsproto.frame_protocol import (
+    CloseReason,
+    FrameDecoder,
+    FrameProtocol,
+    Opcode,
+    ParseFailed,
+    RsvBits,
+    XorMaskerSimple,
+)
+
+CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
+
+#: Not on the wire: the opcode of the chunk that reports a violation.  It is
+#: the last one that a decoder ever returns.
+FAILURE = -1
+
+PROTOCOL_ERROR = 1002
+INVALID_PAYLOAD = 1007
+MESSAGE_TOO_BIG = 1009
+
+
+class Chunk(NamedTuple):
+    """A whole control frame, or some payload of a data frame."""
+
+    opcode: int  #: TEXT or BINARY where a message begins, CONTINUATION after
+    payload: bytes  #: unmasked; still compressed where the message is
+    final: bool  #: whether the message ends here
+    compressed: bool  #: RSV1 of the message's first frame
+    code: int = 0  #: the close code, for FAILURE (``payload`` says why)
+
+
+class _Judge(Extension):
+    """Judges each frame header before wsproto looks at the payload.
+
+    wsproto asks again for the same header when its bytes arrive in pieces, so
+    nothing is remembered before the frame is complete.
+    """
+
+    def __init__(self, limit: int | None, max_fragments: int | None, compression: bool) -> None:
+        self.limit = limit
+        self.max_fragments = max_fragments
+        self.compression = compression
+        self.in_message = False
+        self.compressed = False
+        self.size = 0
+        self.fragments = 0
+        self._pending = (0, 0, False)
+
+    name = 'frame judge'
+
+    def enabled(self) -> bool:
+        return True
+
+    def offer(self) -> bool:
+        return False  # it is no extension that a peer could see
+
+    def frame_inbound_header(
+        self,
+        proto: FrameDecoder | FrameProtocol,
+        opcode: Opcode,
+        rsv: RsvBits,
+        payload_length: int,
+    ) -> CloseReason | RsvBits:
+        self._pending = (opcode, payload_length, rsv.rsv1)
+        if opcode.iscontrol():
+            return RsvBits(False, False, False)
+        if self.in_message != (opcode is Opcode.CONTINUATION):
+            raise ParseFailed(
+                'a new data frame inside a message'
+                if self.in_message
+                else 'a continuation without a message'
+            )
+        first = not self.in_message
+        compressed = rsv.rsv1 if first else self.compressed
+        if self.limit is not None and not compressed and self.size + payload_length > self.limit:
+            raise ParseFailed('message too big', CloseReason.MESSAGE_TOO_BIG)
+        if self.max_fragments is not None and self.fragments >= self.max_fragments:
+            raise ParseFailed('message of too many fragments', CloseReason.MESSAGE_TOO_BIG)
+        return RsvBits(self.compression and first, False, False)
+
+    def frame_inbound_complete(
+        self, proto: FrameDecoder | FrameProtocol, fin: bool
+    ) -> bytes | CloseReason | None:
+        opcode, length, rsv1 = self._pending
+        if opcode >= CLOSE:
+            return None
+        if not self.in_message:
+            self.compressed = rsv1
+        self.in_message = not fin
+        self.size = 0 if fin else self.size + length
+        self.fragments = 0 if fin else self.fragments + 1
+        return None
+
+    @property
+    def message_compressed(self) -> bool:
+        """Whether the message that the current frame belongs to is compressed."""
+        return self.compressed if self.in_message else self._pending[2]
+
+
+class Decoder:
+    """Turns what a peer sent into chunks.
+
+    :param client: whether this end is the client, whose peer must not mask
+                   (section 5.1); a server's peer must.
+    :param limit: the bytes that an uncompressed message may have, None for no
+                  limit; judged by the declared length, before the payload.
+    :param max_fragments: the frames that one message may have, None for no limit.
+    :param compression: whether RSV1 was negotiated (RFC 7692 section 6).
+    """
+
+    def __init__(
+        self,
+        client: bool,
+        limit: int | None = None,
+        max_fragments: int | None = None,
+        compression: bool = False,
+    ) -> None:
+        self._judge = _Judge(limit, max_fragments, compression)
+        self._frames = FrameDecoder(client, [self._judge])
+        self._failed = False
+
+    def feed(self, data: bytes | bytearray | memoryview) -> list[Chunk]:
+        """Take bytes in and return what they complete.
+
+        :param data: the bytes, of any number.
+        :returns: chunks in the order of the wire; a violation is the last of
+                  them, with opcode ``FAILURE``, and everything after it is
+                  ignored.
+        """
+        chunks: list[Chunk] = []
+        if self._failed:
+            return chunks
+        self._frames.receive_bytes(data)  # type: ignore[arg-type]
+        judge = self._judge
+        try:
+            while True:
+                frame = self._frames.process_buffer()
+                if frame is None:
+                    return chunks
+                opcode, payload, complete, fin = frame
+                assert isinstance(payload, bytes)
+                final = complete and fin
+                if complete:
+                    compressed = judge.compressed
+                else:
+                    compressed = judge.message_compressed
+                chunks.append(Chunk(int(opcode), payload, final, compressed))
+        except ParseFailed as error:
+            self._failed = True
+            chunks.append(Chunk(FAILURE, str(error).encode(), True, False, int(error.code)))
+            return chunks
+
+
+def encode(
+    opcode: int,
+    payload: bytes | bytearray | memoryview,
+    masked: bool,
+    compressed: bool = False,
+    fin: bool = True,
+) -> bytes:
+    """Make one frame (section 5.2).
+
+    :param opcode: the frame's opcode.
+    :param payload: its payload, already compressed where ``compressed`` is set.
+    :param masked: whether to mask it, with a fresh key of ``os.urandom``: what
+                   a client must do (section 5.3).
+    :param compressed: RSV1 (RFC 7692 section 6).
+    :param fin: whether the message ends with this frame.
+    :returns: the frame's bytes.
+    """
+    size = len(payload)
+    first = opcode | (0x80 if fin else 0) | (0x40 if compressed else 0)
+    bit = 0x80 if masked else 0
+    if size < 126:
+        header = bytes((first, bit | size))
+    elif size < 65536:
+        header = struct.pack('!BBH', first, bit | 126, size)
+    else:
+        header = struct.pack('!BBQ', first, bit | 127, size)
+    if not masked:
+        return b'%b%b' % (header, payload)
+    key = os.urandom(4)
+    return b'%b%b%b' % (header, key, XorMaskerSimple(key).process(bytearray(payload)))

@@ -1,0 +1,49 @@
+"""The exceptions that a caller can see.
+
+Whatever goes wrong below (a socket, TLS, zlib, an HTTP parser) is turned into
+one of these once, at the edge, and chained with ``from``.  The only others
+that a caller meets are ``OSError`` when a TCP connection can't be made,
+``TypeError``/``ValueError`` for a wrong argument and ``RuntimeError`` for a
+WSGI server that hands out no socket.
+"""
+
+from __future__ import annotations
+
+
+class SimpleWebsocketError(RuntimeError):
+    """The base of every error that this package defines."""
+
+
+class ConnectionError(SimpleWebsocketError):
+    """The opening handshake failed (RFC 6455 section 4).
+
+    :param status_code: the HTTP status of the refusal: the one that the
+                        server sent to this client, or the one that this
+                        server put on the wire; None where there was none (the
+                        peer hung up, or did not speak HTTP).
+    :param message: what went wrong, in words.
+    """
+
+    def __init__(self, status_code: int | None = None, message: str | None = None) -> None:
+        self.status_code = status_code
+        text = 'Connection error'
+        if status_code is not None:
+            text += f': {status_code}'
+        if message:
+            text += f': {message}' if status_code is None else f' {message}'
+        super().__init__(text)
+
+
+class ConnectionClosed(SimpleWebsocketError):
+    """The connection is closed, or just was.
+
+    :param reason: the close code (RFC 6455 section 7.4): the peer's, our own
+                   where we closed or failed the connection, 1005 for a Close
+                   without a code, 1006 for an end without a Close.
+    :param message: the text that came with it, or None.
+    """
+
+    def __init__(self, reason: int | None = 1005, message: str | None = None) -> None:
+        self.reason = 1005 if reason is None else int(reason)
+        self.message = message
+        super().__init__(f'Connection closed: {self.reason} {message or ""}')

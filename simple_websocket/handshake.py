@@ -1,0 +1,774 @@
+"""The opening handshake (RFC 6455 section 4): HTTP in, HTTP out, bytes only.
+
+A server reads a request that somebody else has parsed, from a WSGI environ or
+a list of headers, and writes a 101 or a refusal.  A client writes a request
+and parses the response, with h11.  The rules:
+
+* One validator for every kind of server.  What isn't a valid upgrade gets the
+  status that tells why (``Rejected``): 405 for the method, 426 for a request
+  that asks for no upgrade or another version, 400 for a malformed one.
+* Whatever the caller gives (URL, headers, subprotocols, origins) is checked
+  before a byte is made of it, and a mistake is a ``TypeError`` or a
+  ``ValueError`` that names the argument.  No string can smuggle in a line.
+* Whatever the peer sends can only end in ``Rejected`` (here, the client is the
+  peer) or ``ConnectionError`` (there, the server), and is bounded in size.
+* The bytes behind the response's head are frames; they are kept.
+
+This file refuses to know sockets, time, frames, and what an extension means:
+``deflate`` makes and judges those header values.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import ipaddress
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import quote, unquote_to_bytes, urlsplit
+
+import h11
+
+from .errors import ConnectionError
+
+Headers = list[tuple[str, str]]
+
+VERSION = '13'
+_GUID = b'258EAFA5-E914-47DA-95CA-C5AB0DC85B11'  # RFC 6455 section 1.3
+
+#: Bytes that the heads of a server's responses may have, 1xx ones included,
+#: and how many of those are put up with.
+MAX_RESPONSE_HEAD = 65536
+MAX_INFORMATIONAL = 16
+
+#: Headers that the handshake writes itself, or that a handshake can't have.
+_OWN_HEADERS = frozenset({
+    'upgrade', 'connection', 'content-length', 'transfer-encoding',
+    'sec-websocket-key', 'sec-websocket-version', 'sec-websocket-accept',
+    'sec-websocket-extensions', 'sec-websocket-protocol',
+})  # fmt: skip
+
+_DEFAULT_PORTS = {'http': 80, 'ws': 80, 'https': 443, 'wss': 443}
+
+_token = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+# Field values that a peer can't misread: RFC 9110 section 5.5 without obs-text.
+_field_value = re.compile(r'[\t\x20-\x7e]*')
+_visible = re.compile(r'[\x21-\x7e]+')
+_authority = re.compile(r'(?:\[([^\[\]]*)\]|([^\[\]:]*))(?::([0-9]{0,5}))?')
+_reg_name = re.compile(r'[A-Za-z0-9._~-]+')
+
+
+def accept_token(key: str) -> str:
+    """Return the ``Sec-WebSocket-Accept`` for a key (RFC 6455 section 4.2.2)."""
+    digest = hashlib.sha1(key.encode('latin-1') + _GUID, usedforsecurity=False)
+    return base64.b64encode(digest.digest()).decode('ascii')
+
+
+# What the caller gives
+
+
+def _members(argument: str, value: object, expected: str) -> Iterable[Any]:
+    """Return the value of an argument that must be a collection."""
+    scalar = isinstance(value, (str, bytes, bytearray, memoryview))
+    if scalar or not isinstance(value, Iterable):
+        raise TypeError(f'{argument} must be {expected}, not {type(value).__name__}')
+    return value
+
+
+def parse_subprotocols(option: object) -> list[str]:
+    """Return a ``subprotocols=`` argument as a list.
+
+    :param option: None, one name, or an iterable of names in order of
+                   preference.
+    :raises TypeError: it is something else.
+    :raises ValueError: a name isn't a token (RFC 9110 section 5.6.2), or comes
+        twice (RFC 6455 section 4.1).
+    """
+    if option is None:
+        return []
+    if isinstance(option, str):
+        option = [option]
+    names: list[str] = []
+    for name in _members('subprotocols', option, 'a str or a list of them'):
+        if not isinstance(name, str):
+            raise TypeError(f'subprotocols must be strings, not {type(name).__name__}')
+        if _token.fullmatch(name) is None:
+            raise ValueError(f'subprotocols: {name!r} is not a token')
+        if name in names:
+            raise ValueError(f'subprotocols: {name!r} is there twice')
+        names.append(name)
+    return names
+
+
+def normalize_headers(headers: object) -> Headers:
+    """Return a ``headers=`` argument as a list of pairs.
+
+    :param headers: None, a mapping, or an iterable of pairs of strings.
+    :raises TypeError: it is something else.
+    :raises ValueError: a name isn't a token, a value has anything but
+        printable ASCII, or the header is one that the handshake writes itself.
+    """
+    if headers is None:
+        return []
+    if isinstance(headers, Mapping):
+        headers = headers.items()
+    pairs: Headers = []
+    for pair in _members('headers', headers, 'a mapping or a list of pairs'):
+        if (
+            isinstance(pair, (str, bytes))
+            or not isinstance(pair, Sequence)
+            or len(pair) != 2
+        ):
+            raise TypeError('headers must be pairs of a name and a value')
+        name, value = pair
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise TypeError(
+                f'headers must be strings, not {type(name).__name__}: {type(value).__name__}'
+            )
+        if _token.fullmatch(name) is None:
+            raise ValueError(f'headers: {name!r} is no header name')
+        if _field_value.fullmatch(value) is None:
+            # The value may be a secret, so it isn't shown.
+            raise ValueError(f'headers: the value of {name} is not printable ASCII')
+        if name.lower() in _OWN_HEADERS:
+            raise ValueError(f'headers: {name} is set by the handshake')
+        pairs.append((name, value.strip(' \t')))
+    return pairs
+
+
+# Server: the request
+
+
+class Rejected(Exception):
+    """A request that doesn't become a WebSocket.
+
+    :param status: the HTTP status to answer.
+    :param reason: what is wrong, in words for who sent the request.
+    :param headers: header fields that go with the status.
+    """
+
+    def __init__(
+        self, status: int, reason: str, headers: Iterable[tuple[str, str]] = ()
+    ) -> None:
+        super().__init__(f'{status} {reason}')
+        self.status = status
+        self.reason = reason
+        self.headers: Headers = list(headers)
+
+
+@dataclass
+class UpgradeRequest:
+    """A valid request for a WebSocket (RFC 6455 section 4.2.1).
+
+    ``Server.choose_subprotocol`` is given one.
+    """
+
+    subprotocols: list[str]  #: what the client offers, best first
+    extensions: list[str]  #: values of ``Sec-WebSocket-Extensions``, unparsed
+    origin: str | None  #: the page that connects, if a browser does
+    host: str | None  #: the ``Host`` header
+    target: str  #: path and query, as sent where that is known
+    key: str  #: the ``Sec-WebSocket-Key``
+    headers: Headers  #: all of them
+
+
+def request_from_environ(environ: Mapping[str, Any]) -> UpgradeRequest:
+    """Read the request from a WSGI environ (PEP 3333).
+
+    :param environ: the environ.  ``REQUEST_METHOD`` and ``SERVER_PROTOCOL``
+                    count as ``GET`` and ``HTTP/1.1`` where they are missing.
+    :raises Rejected: it isn't a valid upgrade.
+    """
+    headers = [
+        (name[5:].replace('_', '-').title(), value)
+        for name, value in environ.items()
+        if name.startswith('HTTP_') and isinstance(value, str)
+    ]
+    for name in ('CONTENT_LENGTH', 'CONTENT_TYPE'):
+        # Servers set these two to '' for a request that doesn't have them.
+        if environ.get(name):
+            headers.append((name.replace('_', '-').title(), str(environ[name])))
+    target = environ.get('REQUEST_URI') or environ.get('RAW_URI')
+    if not target:
+        path = environ.get('SCRIPT_NAME', '') + environ.get('PATH_INFO', '')
+        target = quote(path.encode('latin-1', 'replace')) or '/'
+        if environ.get('QUERY_STRING'):
+            target += '?' + environ['QUERY_STRING']
+    return _validate(
+        environ.get('REQUEST_METHOD', 'GET'),
+        target,
+        environ.get('SERVER_PROTOCOL') or 'HTTP/1.1',
+        headers,
+    )
+
+
+def request_from_headers(
+    method: str,
+    target: str,
+    http_version: str,
+    headers: Mapping[str, str] | Iterable[tuple[str, str]],
+) -> UpgradeRequest:
+    """Read the request from its parts.
+
+    :param method: the HTTP method.
+    :param target: path and query.
+    :param http_version: ``'1.1'`` or ``'HTTP/1.1'``.
+    :param headers: all header fields, repeated ones too.
+    :raises Rejected: it isn't a valid upgrade.
+    """
+    pairs = headers.items() if isinstance(headers, Mapping) else headers
+    if not http_version.upper().startswith('HTTP/'):
+        http_version = f'HTTP/{http_version}'
+    return _validate(method, target, http_version, list(pairs))
+
+
+def _values(headers: Headers, name: str) -> list[str]:
+    return [value.strip(' \t') for key, value in headers if key.lower() == name]
+
+
+def _tokens(headers: Headers, name: str) -> list[str]:
+    """Return the elements of a list header, over all its fields."""
+    parts = (
+        part.strip(' \t')
+        for value in _values(headers, name)
+        for part in value.split(',')
+    )
+    return [part for part in parts if part]
+
+
+def _has_token(headers: Headers, name: str, token: str) -> bool:
+    return token in (part.lower() for part in _tokens(headers, name))
+
+
+def _single(headers: Headers, name: str) -> str | None:
+    values = _values(headers, name)
+    if len(values) > 1:
+        raise Rejected(400, f'More than one {name.title()} header.')
+    return values[0] if values else None
+
+
+def _validate(
+    method: str, target: str, http_version: str, headers: Headers
+) -> UpgradeRequest:
+    """Check a request (RFC 6455 section 4.2.1), what makes it no upgrade first."""
+    if method != 'GET':
+        raise Rejected(
+            405, 'A WebSocket is opened with the method GET.', [('Allow', 'GET')]
+        )
+    if not re.fullmatch(r'HTTP/1\.[1-9]', http_version.upper()):
+        raise Rejected(
+            400,
+            'A WebSocket needs HTTP/1.1; '
+            'a proxy in between may be set to another version.',
+        )
+    upgrade = _has_token(headers, 'upgrade', 'websocket')
+    if not upgrade or not _has_token(headers, 'connection', 'upgrade'):
+        raise Rejected(
+            426,
+            'This is a WebSocket: connect with a WebSocket client (ws:// or wss://). '
+            'A proxy in between must pass on the headers Upgrade and Connection.',
+        )
+    length = _values(headers, 'content-length')
+    if _values(headers, 'transfer-encoding') or any(
+        set(value) != {'0'} for value in length
+    ):
+        raise Rejected(400, 'A WebSocket request has no body.')
+    _check_version(headers)
+    return UpgradeRequest(
+        subprotocols=_offered_subprotocols(headers),
+        extensions=_values(headers, 'sec-websocket-extensions'),
+        origin=_single(headers, 'origin'),
+        host=_single(headers, 'host'),
+        target=target,
+        key=_checked_key(headers),
+        headers=headers,
+    )
+
+
+def _check_version(headers: Headers) -> None:
+    version = _single(headers, 'sec-websocket-version')
+    # A WSGI server joins repeated headers with commas.
+    if not version or ',' in version:
+        raise Rejected(400, 'Send one header Sec-WebSocket-Version: 13.')
+    if version != VERSION:  # 4.4
+        raise Rejected(426, 'The only WebSocket version spoken here is 13.')
+
+
+def _checked_key(headers: Headers) -> str:
+    key = _single(headers, 'sec-websocket-key') or ''
+    try:
+        nonce = base64.b64decode(key, validate=True)
+    except ValueError:
+        nonce = b''
+    if len(nonce) != 16 or len(key) != 24:
+        raise Rejected(400, 'Send one header Sec-WebSocket-Key: 16 bytes in base64.')
+    return key
+
+
+def _offered_subprotocols(headers: Headers) -> list[str]:
+    offered = _tokens(headers, 'sec-websocket-protocol')
+    if any(_token.fullmatch(name) is None for name in offered):
+        raise Rejected(
+            400, 'The header Sec-WebSocket-Protocol is not a list of tokens.'
+        )
+    if len(set(offered)) != len(offered):  # 4.1: "MUST all be unique strings"
+        raise Rejected(
+            400, 'The header Sec-WebSocket-Protocol names a subprotocol twice.'
+        )
+    return offered
+
+
+# Server: the origin (RFC 6455 section 10.2, RFC 6454)
+
+
+def parse_origins(origins: object) -> frozenset[str | None] | None:
+    """Return an ``origins=`` argument as a set of normalised origins.
+
+    :param origins: None for no check; or one origin; or an iterable of them.
+        An origin is ``'https://example.com'`` (with ``:port`` where it isn't
+        the scheme's); ``'same'`` for that of the server; ``'null'`` for
+        documents without one; or, in an iterable, None for requests that
+        don't say, which browsers never make.
+    :raises TypeError: it is something else.
+    :raises ValueError: a string isn't an origin.
+    """
+    if origins is None:
+        return None
+    if isinstance(origins, str):
+        origins = [origins]
+    allowed: set[str | None] = set()
+    for origin in _members('origins', origins, 'a str or a list of them'):
+        if origin is not None and not isinstance(origin, str):
+            raise TypeError(
+                f'origins must be strings or None, not {type(origin).__name__}'
+            )
+        if origin is None or origin == 'same':
+            allowed.add(origin)
+            continue
+        normal = _normalize_origin(origin)
+        if normal is None:
+            raise ValueError(
+                f'origins: {origin!r} is no origin; one looks like https://example.com '
+                '(no path, no wildcard)'
+            )
+        allowed.add(normal)
+    return frozenset(allowed)
+
+
+def check_origin(request: UpgradeRequest, origins: object, secure: bool) -> None:
+    """Keep out pages of other sites.
+
+    ``'same'`` compares scheme, host and port with what the client connected
+    to.  It lets requests without an Origin pass: the check protects people
+    with a browser, and browsers always send one.  A list of origins lets them
+    pass only if it has None as a member.
+
+    :param request: the request.
+    :param origins: what :func:`parse_origins` takes.
+    :param secure: whether the client sees TLS.
+    :raises Rejected: 403.
+    :raises TypeError: ``origins`` has a wrong type.
+    :raises ValueError: ``origins`` has a string that isn't an origin.
+    """
+    allowed = parse_origins(origins)
+    if allowed is None:
+        return
+    if request.origin is None:
+        if None in allowed or 'same' in allowed:
+            return
+        raise Rejected(
+            403, 'This WebSocket is for pages of certain origins; none was given.'
+        )
+    origin = _normalize_origin(request.origin)
+    if 'same' in allowed:
+        # An empty host is no origin, and so adds None: tested for below.
+        scheme = 'https' if secure else 'http'
+        allowed |= {_normalize_origin(f'{scheme}://{request.host or ""}')}
+    if origin is None or origin not in allowed:
+        raise Rejected(403, 'Pages of this origin may not open this WebSocket.')
+
+
+def _normalize_origin(origin: str) -> str | None:
+    """Return an origin in the one spelling, None if it isn't one."""
+    if origin == 'null':
+        return origin
+    scheme, separator, authority = origin.partition('://')
+    scheme = scheme.lower()
+    if not separator or re.fullmatch(r'[a-z][a-z0-9+.-]*', scheme) is None:
+        return None
+    try:
+        host, port = _split_authority(authority)
+    except ValueError:
+        return None
+    text = _bracketed(host)
+    if port not in (None, _DEFAULT_PORTS.get(scheme)):
+        text += f':{port}'
+    return f'{scheme}://{text}'
+
+
+def _split_authority(authority: str) -> tuple[str, int | None]:
+    """Split ``host[:port]``; an IPv6 address comes without its brackets.
+
+    :raises ValueError: it isn't that.
+    """
+    match = _authority.fullmatch(authority)
+    if match is None:
+        raise ValueError(f'{authority!r} is not a host with an optional port')
+    address, name, digits = match.groups()
+    port = int(digits) if digits else None
+    if port is not None and not 0 < port < 65536:
+        raise ValueError(f'port {port} is not from 1 to 65535')
+    if address is not None:
+        # RFC 6874: in a URL the zone follows %25
+        return ipaddress.IPv6Address(address.replace('%25', '%', 1)).compressed, port
+    return _ascii_host(name), port
+
+
+def _ascii_host(name: str) -> str:
+    """Return a host name in lower case, an international one in its ASCII form.
+
+    :raises ValueError: it has characters or labels that no host name has.
+    """
+    if len(name) > 253:
+        raise ValueError('the host name is too long')
+    try:
+        # This also finds empty labels, and those too long for the resolver.
+        ascii_name = name.encode('idna').decode('ascii')
+    except UnicodeError as error:
+        raise ValueError(f'{name!r} is not a host name: {error}') from error
+    if _reg_name.fullmatch(ascii_name) is None:
+        raise ValueError(f'{name!r} is not a host name')
+    return ascii_name.lower()
+
+
+def _bracketed(host: str) -> str:
+    # A zone means something on this machine only (RFC 6874 section 4).
+    return f'[{host.partition("%")[0]}]' if ':' in host else host
+
+
+# Server: the response
+
+
+def choose_subprotocol(offered: Iterable[str], supported: Iterable[str]) -> str | None:
+    """Return the first that the client offers and we support, or None.
+
+    :param offered: the client's subprotocols, best first.
+    :param supported: ours, in any order.
+    """
+    ours = set(supported)
+    return next((name for name in offered if name in ours), None)
+
+
+def accept_response(
+    request: UpgradeRequest,
+    subprotocol: str | None,
+    extensions: str | None,
+    headers: object = None,
+) -> bytes:
+    """Return the response that opens the WebSocket (RFC 6455 section 4.2.2).
+
+    :param request: the request.
+    :param subprotocol: one that the client offered, or None.
+    :param extensions: the value of ``Sec-WebSocket-Extensions``, or None.
+    :param headers: further header fields, what :func:`normalize_headers` takes.
+    :raises ValueError: the client didn't offer that subprotocol (and would
+        have to fail the connection), or a header isn't valid.
+    :raises TypeError: ``headers`` has a wrong type.
+    """
+    fields = [
+        ('Upgrade', 'websocket'),
+        ('Connection', 'Upgrade'),
+        ('Sec-WebSocket-Accept', accept_token(request.key)),
+    ]
+    if subprotocol is not None:
+        if subprotocol not in request.subprotocols:
+            raise ValueError(
+                f'subprotocol {subprotocol!r} is not one that the client offered'
+            )
+        fields.append(('Sec-WebSocket-Protocol', subprotocol))
+    if extensions is not None:
+        fields.append(('Sec-WebSocket-Extensions', extensions))
+    return _head(
+        'HTTP/1.1 101 Switching Protocols', fields + normalize_headers(headers)
+    )
+
+
+def rejection_response(rejected: Rejected) -> bytes:
+    """Return the whole HTTP/1.1 response for a request that was rejected."""
+    try:
+        phrase = HTTPStatus(rejected.status).phrase
+    except ValueError:
+        phrase = 'Refused'
+    body = rejected.reason.encode() + b'\n'
+    fields = [
+        ('Content-Type', 'text/plain; charset=utf-8'),
+        ('Content-Length', str(len(body))),
+    ]
+    if rejected.status == 426:
+        # RFC 9110 section 7.8: who sends Upgrade names it in Connection.
+        fields += [('Connection', 'close, Upgrade'), ('Upgrade', 'websocket')]
+    else:
+        fields.append(('Connection', 'close'))
+    if rejected.status in (400, 426):
+        fields.append(('Sec-WebSocket-Version', VERSION))  # RFC 6455 section 4.4
+    return (
+        _head(f'HTTP/1.1 {rejected.status} {phrase}', fields + rejected.headers) + body
+    )
+
+
+def _head(first_line: str, fields: Headers) -> bytes:
+    lines = [first_line, *(f'{name}: {value}' for name, value in fields)]
+    if any('\r' in line or '\n' in line or '\0' in line for line in lines):
+        raise ValueError('a header has a line break or a NUL in it')
+    return '\r\n'.join([*lines, '', '']).encode('latin-1')
+
+
+# Client: the URL
+
+
+@dataclass(frozen=True)
+class URL:
+    """Where a client connects to (RFC 6455 section 3)."""
+
+    secure: bool  #: TLS or not
+    host: str  #: for the resolver and for TLS: ASCII, IPv6 without brackets
+    port: int
+    target: str  #: path and query
+    host_header: str  #: with the port where it isn't the scheme's
+    #: from ``user:password@``; a secret, so it isn't shown
+    authorization: str | None = field(default=None, repr=False)
+
+
+def parse_url(url: str) -> URL:
+    """Parse a WebSocket URL.
+
+    :param url: ``ws://`` or ``wss://`` (``http://`` and ``https://`` mean the
+                same).  An international host name is turned into ASCII;
+                everything else has to be percent-encoded by the caller.
+    :raises TypeError: it isn't a string.
+    :raises ValueError: it isn't such a URL, or has a fragment.
+    """
+    if not isinstance(url, str):
+        raise TypeError(f'url must be a str, not {type(url).__name__}')
+    # Before the standard library sees it, which silently drops line breaks.
+    if re.search(r'[\x00-\x20\x7f\\]', url):
+        raise ValueError('url has a space, a backslash or a control character in it')
+    if '#' in url:
+        raise ValueError('url has a fragment, which a WebSocket URL must not have')
+    try:
+        parts = urlsplit(url)
+        userinfo, at, authority = parts.netloc.rpartition('@')
+        host, port = _split_authority(authority)
+    except ValueError as error:
+        raise ValueError(f'url: {error}') from error
+    if parts.scheme not in _DEFAULT_PORTS:
+        raise ValueError(f'url must begin with ws:// or wss://, not {parts.scheme!r}')
+    target = parts.path or '/'
+    if '?' in url:
+        target += '?' + parts.query
+    if _visible.fullmatch(target) is None:
+        raise ValueError('url: path and query must be ASCII; percent-encode the rest')
+    default_port = _DEFAULT_PORTS[parts.scheme]
+    host_header = _bracketed(host)
+    if port not in (None, default_port):
+        host_header += f':{port}'
+    return URL(
+        secure=default_port == 443,
+        host=host,
+        port=port or default_port,
+        target=target,
+        host_header=host_header,
+        authorization=_basic(userinfo) if at else None,
+    )
+
+
+def _basic(userinfo: str) -> str:
+    """Return the Authorization header for ``user:password`` (RFC 7617)."""
+    user, _, password = userinfo.partition(':')
+    credentials = unquote_to_bytes(user) + b':' + unquote_to_bytes(password)
+    return 'Basic ' + base64.b64encode(credentials).decode('ascii')
+
+
+# Client: the handshake
+
+
+class HandshakeError(Exception):
+    """What a server's response violates; the cause of a ``ConnectionError``."""
+
+
+@dataclass(frozen=True)
+class Response:
+    """A server's agreement (RFC 6455 section 4.1)."""
+
+    subprotocol: str | None  #: one of those offered
+    extensions: list[str]  #: values of ``Sec-WebSocket-Extensions``, unparsed
+    headers: Headers  #: all of them
+    leftover: bytes  #: what was received behind the head: frames
+
+
+class ClientHandshake:
+    """A client's side of one opening handshake.
+
+    Send :meth:`request`, feed what arrives to :meth:`receive` until it returns
+    the :class:`Response`.  For one thread at a time.
+
+    :param url: where to, from :func:`parse_url`.
+    :param subprotocols: what to offer, as :func:`parse_subprotocols` takes it.
+    :param headers: further header fields, as :func:`normalize_headers` takes
+                    them.  ``Host``, ``Origin`` and ``Authorization`` replace
+                    what would be sent otherwise.
+    :param extensions: the value of ``Sec-WebSocket-Extensions``, None to ask
+                       for none.
+    :param origin: the value of ``Origin``, None to send none.
+    :raises TypeError: an argument has the wrong type.
+    :raises ValueError: an argument can't be sent.
+    """
+
+    def __init__(
+        self,
+        url: URL,
+        subprotocols: object = None,
+        headers: object = None,
+        extensions: str | None = None,
+        origin: str | None = None,
+    ) -> None:
+        self.key = base64.b64encode(os.urandom(16)).decode('ascii')
+        self.subprotocols = parse_subprotocols(subprotocols)
+        self.extensions = extensions
+        self._received = 0
+        self._informational = 0
+        self._http = h11.Connection(
+            h11.CLIENT, max_incomplete_event_size=MAX_RESPONSE_HEAD
+        )
+        fields = self._request_headers(url, normalize_headers(headers), origin)
+        request = h11.Request(method='GET', target=url.target, headers=fields)
+        self._request = self._http.send(request) or b''
+        self._http.send(h11.EndOfMessage())
+
+    def _request_headers(self, url: URL, extra: Headers, origin: str | None) -> Headers:
+        given = [name.lower() for name, _ in extra]
+        if origin is not None:
+            if not isinstance(origin, str):
+                raise TypeError(f'origin must be a str, not {type(origin).__name__}')
+            if _visible.fullmatch(origin) is None:
+                raise ValueError(f'origin {origin!r} is not one')
+        for name in ('host', 'origin', 'authorization'):
+            if given.count(name) > 1:
+                raise ValueError(f'headers: more than one {name.title()}')
+        fields = [] if 'host' in given else [('Host', url.host_header)]
+        fields += [
+            ('Upgrade', 'websocket'),
+            ('Connection', 'Upgrade'),
+            ('Sec-WebSocket-Key', self.key),
+            ('Sec-WebSocket-Version', VERSION),
+        ]
+        if self.subprotocols:
+            fields.append(('Sec-WebSocket-Protocol', ', '.join(self.subprotocols)))
+        if self.extensions is not None:
+            if _field_value.fullmatch(self.extensions) is None:
+                raise ValueError(f'extensions {self.extensions!r} is no header value')
+            fields.append(('Sec-WebSocket-Extensions', self.extensions))
+        if origin is not None and 'origin' not in given:
+            fields.append(('Origin', origin))
+        if url.authorization is not None and 'authorization' not in given:
+            fields.append(('Authorization', url.authorization))
+        return fields + extra
+
+    def request(self) -> bytes:
+        """Return the request to send (RFC 6455 section 4.1)."""
+        return self._request
+
+    def receive(self, data: bytes) -> Response | None:
+        """Take bytes from the server, in any split.
+
+        Informational responses other than the 101 are skipped (RFC 9110
+        section 15.2), redirects are not followed.
+
+        :param data: what was received; nothing isn't the end, see
+                     :meth:`receive_eof`.
+        :return: the response, None until it is complete.
+        :raises ConnectionError: the server refused, with the status; or its
+            response isn't valid.
+        """
+        try:
+            return self._receive(data) if data else None
+        except h11.RemoteProtocolError as error:
+            raise ConnectionError(
+                None, f'the server does not speak HTTP: {error}'
+            ) from error
+        except HandshakeError as error:
+            raise ConnectionError(None, str(error)) from error
+
+    def receive_eof(self) -> None:
+        """Take note that the server hung up before the handshake was complete.
+
+        :raises ConnectionError: always.
+        """
+        where = 'in the middle of' if self._received else 'before'
+        raise ConnectionError(None, f'the server hung up {where} its response')
+
+    def _receive(self, data: bytes) -> Response | None:
+        self._received += len(data)
+        self._http.receive_data(data)
+        while True:
+            event = self._http.next_event()
+            if event is h11.NEED_DATA:
+                if self._received > MAX_RESPONSE_HEAD:
+                    raise HandshakeError('the response is too long')
+                return None
+            if isinstance(event, h11.InformationalResponse):
+                if event.status_code == 101:
+                    leftover = self._http.trailing_data[0]
+                    if self._received - len(leftover) > MAX_RESPONSE_HEAD:
+                        raise HandshakeError('the response is too long')
+                    return self._judge(_text(event.headers), leftover)
+                self._informational += 1
+                if self._informational > MAX_INFORMATIONAL:
+                    raise HandshakeError('too many informational responses')
+            elif isinstance(event, h11.Response):
+                raise _refusal(event)
+            else:  # there is nothing that could follow
+                raise HandshakeError('unexpected data in the handshake')
+
+    def _judge(self, headers: Headers, leftover: bytes) -> Response:
+        """Check a 101 (RFC 6455 section 4.1)."""
+        if {token.lower() for token in _tokens(headers, 'upgrade')} != {'websocket'}:
+            raise HandshakeError('the server upgrades to something else')
+        if not _has_token(headers, 'connection', 'upgrade'):
+            raise HandshakeError('the response has no Connection: Upgrade')
+        accept = _values(headers, 'sec-websocket-accept')
+        if accept != [accept_token(self.key)]:
+            raise HandshakeError('Sec-WebSocket-Accept is missing, repeated or wrong')
+        extensions = _values(headers, 'sec-websocket-extensions')
+        if self.extensions is None and any(extensions):
+            raise HandshakeError(
+                'the server chose an extension where none was asked for'
+            )
+        chosen = _values(headers, 'sec-websocket-protocol')
+        if len(chosen) > 1:
+            raise HandshakeError('the server chose more than one subprotocol')
+        if chosen and chosen[0] not in self.subprotocols:
+            raise HandshakeError(
+                f'the server chose subprotocol {chosen[0][:80]!r}, not asked for'
+            )
+        return Response(chosen[0] if chosen else None, extensions, headers, leftover)
+
+
+def _text(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
+    return [
+        (name.decode('latin-1'), value.decode('latin-1')) for name, value in headers
+    ]
+
+
+def _refusal(response: h11.Response) -> ConnectionError:
+    """Return what a final response means: no WebSocket, with its status."""
+    headers = _text(response.headers)
+    message = response.reason.decode('latin-1', 'replace')
+    location = _values(headers, 'location')
+    if 300 <= response.status_code < 400 and location:
+        message += f' (to {location[0]!r}; redirects are not followed)'
+    return ConnectionError(response.status_code, message[:300])

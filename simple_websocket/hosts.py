@@ -1,0 +1,304 @@
+"""WSGI servers: where each keeps the socket, and how its request ends quietly.
+
+WSGI has no upgrade.  A handler of ours takes the connection's socket out of
+the environ, and when it returns the server still believes that an HTTP
+response is due: it would write one behind our Close, wait for the next
+request where the peer's frames are, or complain about a closed descriptor.
+
+So the socket is taken *away* from its host.  The object that the host holds
+stays, as a **husk**: of the same class to look at, but writes vanish, reads
+give the end of the stream, and timeouts and shutdowns do nothing.  Whatever
+the host does afterwards is harmless and silent.  The husk also tells when the
+host is done with the request, so that a connection which the handler left
+open is closed then, as 1011 if the host reports an error.  The connection
+itself goes on through bound methods that were taken before (``Wire``).
+
+One entry a server below; ``register_host`` adds others.  Nothing here knows
+the protocol, or a green library.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+from weakref import WeakKeyDictionary
+
+Environ = dict[str, Any]
+
+#: Called when the host touches a husk: with what it writes, or None when it
+#: closes it.
+OnHost = Callable[[bytes | None], None]
+
+
+@dataclass(frozen=True)
+class Host:
+    """What is to be known about one WSGI server.
+
+    :param mode: its name, the value of ``Server.mode``.
+    :param get_socket: the connection's socket out of an environ; None when
+                       the environ is not this server's.
+    :param get_input: the buffered reader on that socket which the server read
+                      the request from; bytes that came with the request are
+                      in it.  Its ``read()`` is called when reads of the socket
+                      itself give the end already.
+    :param close_input: whether to close that reader then, for the memory of
+                        its buffer; not where the server reads on regardless.
+    :param end_quietly: called with the environ once the socket is taken, for
+                        what a husk alone can't silence; None for nothing.
+    :param refuse_select: whether the server must be kept from selecting on
+                          its socket afterwards.
+    """
+
+    mode: str
+    get_socket: Callable[[Environ], Any]
+    get_input: Callable[[Environ], Any] | None = None
+    close_input: bool = True
+    end_quietly: Callable[[Environ], None] | None = None
+    refuse_select: bool = False
+
+
+# -- the husk -------------------------------------------------------------
+
+_on_host: WeakKeyDictionary[Any, OnHost] = WeakKeyDictionary()
+
+
+def _host_did(husk: Any, data: bytes | None) -> None:
+    on_host = _on_host.get(husk)
+    if on_host is not None:
+        on_host(data)
+
+
+def _swallow(self: Any, data: Any, *_: Any) -> int:
+    _host_did(self, bytes(data[:16]))
+    return len(data)
+
+
+def _swallow_all(self: Any, data: Any, *_: Any) -> None:
+    _swallow(self, data)
+
+
+def _swallow_many(self: Any, buffers: Any, *_: Any) -> int:
+    return sum(_swallow(self, data) for data in list(buffers))
+
+
+def _end_of_stream(self: Any, *_: Any) -> bytes:
+    return b''
+
+
+def _end_of_stream_into(self: Any, *_: Any) -> int:
+    return 0
+
+
+def _nothing(self: Any, *_: Any) -> None:
+    pass
+
+
+def _shutdown(self: Any, *_: Any) -> None:
+    _host_did(self, None)
+
+
+def _close(self: Any) -> None:
+    _host_did(self, None)
+    if self.fileno() == -1:
+        # Our side is over: let the class tidy up what belongs to the object.
+        close = getattr(super(type(self), self), 'close', None)
+        if close is not None:
+            close()
+
+
+def _refuse_select(self: Any) -> int:
+    # Werkzeug drains its socket through a selector in a ``finally``; a lost
+    # connection is the one thing there that it passes over in silence, also
+    # when ``return []`` without ``start_response`` is about to be an error.
+    if sys._getframe(1).f_globals.get('__name__') == 'selectors':
+        raise ConnectionAbortedError('the connection was upgraded')
+    return int(super(type(self), self).fileno())
+
+
+_HUSK = {
+    'send': _swallow,
+    'sendall': _swallow_all,
+    'sendmsg': _swallow_many,
+    'recv': _end_of_stream,
+    'recv_into': _end_of_stream_into,
+    'settimeout': _nothing,
+    'setblocking': _nothing,
+    'shutdown': _shutdown,
+    'close': _close,
+}
+
+
+@lru_cache(maxsize=None)
+def _husk_class(kind: type, refuse_select: bool) -> type:
+    body: dict[str, Any] = {'__slots__': (), **_HUSK}
+    if refuse_select:
+        body['fileno'] = _refuse_select
+    return type(kind.__name__, (kind,), body)
+
+
+class _Inner:
+    """In place of the C socket inside a gevent one, which pywsgi reaches for."""
+
+    __slots__ = ('_tcp',)
+
+    def __init__(self, tcp: Any) -> None:
+        self._tcp = tcp
+
+    def recv(self, *_: Any) -> bytes:
+        return b''
+
+    def close(self) -> None:
+        pass
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._tcp, name)
+
+
+def make_husk(sock: Any, on_host: OnHost, refuse_select: bool = False) -> None:
+    """Take a socket object away from its host.
+
+    Its bound methods that were taken before go on working.
+
+    :param sock: the host's socket object.  One of a class that can't be
+                 replaced stays as it is.
+    :param on_host: called when the host writes to it or closes it; may be
+                    called more than once, and from any thread.
+    :param refuse_select: see ``Host``.
+    """
+    with suppress(TypeError):
+        sock.__class__ = _husk_class(type(sock), refuse_select)
+        # eventlet copies methods into the object, where they hide the class's.
+        attributes = getattr(sock, '__dict__', {})
+        for name in _HUSK:
+            attributes.pop(name, None)
+        inner = getattr(sock, '_sock', None)
+        if inner is not None and inner is not sock:  # eventlet's is itself
+            sock._sock = _Inner(inner)
+        _on_host[sock] = on_host
+
+
+# -- the registry ---------------------------------------------------------
+
+
+class _EndsRequest(type):
+    """gunicorn asks whether the result is a file wrapper, right after the
+    handler has returned; StopIteration is its own way to end a request."""
+
+    def __instancecheck__(cls, instance: object) -> bool:
+        raise StopIteration
+
+
+class _FileWrapper(metaclass=_EndsRequest):
+    pass
+
+
+def _gunicorn_quiet(environ: Environ) -> None:
+    environ['wsgi.file_wrapper'] = _FileWrapper
+
+
+def _eventlet_socket(environ: Environ) -> Any:
+    wsgi_input = environ.get('eventlet.input')
+    return None if wsgi_input is None else wsgi_input.get_socket()
+
+
+def _eventlet_quiet(environ: Environ) -> None:
+    wsgi_local = getattr(sys.modules.get('eventlet.wsgi'), 'WSGI_LOCAL', None)
+    if wsgi_local is not None:
+        wsgi_local.already_handled = True
+
+
+def _pywsgi_rfile(environ: Environ) -> Any:
+    # For a request that asks for an upgrade it is the input itself, for any
+    # other there is a wrapper around it.
+    wsgi_input = environ['wsgi.input']
+    return wsgi_input if hasattr(wsgi_input, 'raw') else getattr(wsgi_input, 'rfile', None)
+
+
+def _pywsgi_socket(environ: Environ) -> Any:
+    if not environ.get('SERVER_SOFTWARE', '').startswith('gevent'):
+        return None
+    return getattr(getattr(_pywsgi_rfile(environ), 'raw', None), '_sock', None)
+
+
+_hosts: list[Host] = [
+    Host(
+        'werkzeug',
+        lambda environ: environ.get('werkzeug.socket'),
+        lambda environ: environ.get('wsgi.input'),
+        close_input=False,
+        refuse_select=True,
+    ),
+    Host(
+        'gunicorn',
+        lambda environ: environ.get('gunicorn.socket'),
+        lambda environ: environ['wsgi.input'].reader.unreader,
+        close_input=False,
+        end_quietly=_gunicorn_quiet,
+    ),
+    Host(
+        'eventlet',
+        _eventlet_socket,
+        lambda environ: environ['eventlet.input'].rfile,
+        end_quietly=_eventlet_quiet,
+    ),
+    Host('gevent', _pywsgi_socket, _pywsgi_rfile),
+]
+
+
+def register_host(host: Host) -> None:
+    """Teach ``Server`` another WSGI server; the last registered is asked first.
+
+    :param host: what to know about it.
+    :raises TypeError: for anything but a ``Host``.
+    """
+    if not isinstance(host, Host):
+        raise TypeError(f'host must be a Host, not {host!r}')
+    _hosts.insert(0, host)
+
+
+def find_socket(environ: Environ) -> tuple[Host, Any]:
+    """The host of a request and the connection's socket.
+
+    :param environ: the WSGI environ.
+    :raises RuntimeError: when no known host gave a socket.
+    """
+    for host in _hosts:
+        sock = host.get_socket(environ)
+        if sock is not None:
+            return host, sock
+    server = environ.get('SERVER_SOFTWARE') or 'this WSGI server'
+    raise RuntimeError(
+        f'Cannot obtain socket from WSGI environment: {server} does not hand one out. '
+        'Run the application on Werkzeug, gunicorn (sync, gthread, gevent, gevent_pywsgi or '
+        "eventlet worker), gevent's pywsgi or eventlet's wsgi server, or describe the "
+        'server with simple_websocket.register_host().'
+    )
+
+
+def take_over(host: Host, environ: Environ, sock: Any, on_host: OnHost) -> bytes:
+    """Make the socket ours alone.
+
+    :param host: the entry of the server.
+    :param environ: the WSGI environ.
+    :param sock: from ``find_socket``.
+    :param on_host: see ``make_husk``.
+    :returns: the bytes that the host had read behind the request.
+    """
+    make_husk(sock, on_host, host.refuse_select)
+    leftover = b''
+    if host.get_input is not None:
+        # An environ of another make than the host's gives no reader, or one
+        # that was used up.
+        with suppress(AttributeError, KeyError, ValueError):
+            reader = host.get_input(environ)
+            if reader is not None:
+                leftover = bytes(reader.read() or b'')
+                if host.close_input:
+                    reader.close()
+    if host.end_quietly is not None:
+        host.end_quietly(environ)
+    return leftover

@@ -1,0 +1,114 @@
+"""The options that every kind of connection shares, checked once."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from . import deflate
+from .protocol import Protocol
+
+DEFAULT_LOGGER = logging.getLogger('simple_websocket')
+
+
+def _check_number(name: str, value: Any, kinds: tuple[type, ...], zero: bool = False) -> None:
+    if isinstance(value, bool) or not isinstance(value, kinds):
+        wanted = 'an int' if kinds == (int,) else 'a number'
+        raise TypeError(f'{name} must be {wanted}, not {value!r}')
+    if not (value > 0 or (zero and value == 0)):
+        raise ValueError(f'{name} must be positive, not {value!r}')
+
+
+def check_timeout(timeout: Any) -> None:
+    """Check a ``timeout=`` argument: seconds, or None for no limit.
+
+    :raises TypeError: for anything but a number.
+    :raises ValueError: for a NaN.
+    """
+    if timeout is not None:
+        if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
+            raise TypeError(f'timeout must be a number of seconds or None, not {timeout!r}')
+        if timeout != timeout:
+            raise ValueError('timeout must not be NaN')
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of a connection.
+
+    :param receive_bytes: a hint for the size of a read, in bytes.
+    :param ping_interval: seconds between keepalive pings (RFC 6455 section
+                          5.5.2); None for none.
+    :param max_message_size: bytes that a received message may have once it is
+                             inflated and reassembled; a larger one closes the
+                             connection with 1009.  None for no limit.
+    :param ping_timeout: seconds in which anything must arrive after a ping,
+                         else the connection fails with 1011; None for
+                         ``ping_interval``.
+    :param open_timeout: seconds that the opening handshake may take; None for
+                         no limit.
+    :param close_timeout: seconds that each step of closing may take.
+    :param max_queue: messages that may wait to be received; then reading
+                      stops and TCP slows the peer down.
+    :param max_fragments: frames that one message may come in; more close the
+                          connection with 1009.
+    :param compression: permessage-deflate (RFC 7692): True for the defaults,
+                        a ``Deflate`` for others, None or False for none.
+    :param logger: where connections are logged, at level DEBUG.
+    """
+
+    receive_bytes: int = 4096
+    ping_interval: float | None = None
+    max_message_size: int | None = None
+    ping_timeout: float | None = None
+    open_timeout: float | None = 10.0
+    close_timeout: float = 5.0
+    max_queue: int = 32
+    max_fragments: int | None = 131072
+    compression: Any = True
+    logger: Any = None
+
+    def __post_init__(self) -> None:
+        integer, number = (int,), (int, float)
+        _check_number('receive_bytes', self.receive_bytes, integer)
+        _check_number('close_timeout', self.close_timeout, number, zero=True)
+        _check_number('max_queue', self.max_queue, integer)
+        for name in ('ping_interval', 'ping_timeout', 'open_timeout'):
+            if getattr(self, name) is not None:
+                # 0 has always meant "none" to programs written for 1.x.
+                _check_number(name, getattr(self, name), number, zero=name == 'ping_interval')
+        for name in ('max_message_size', 'max_fragments'):
+            if getattr(self, name) is not None:
+                _check_number(name, getattr(self, name), integer, zero=name == 'max_message_size')
+        object.__setattr__(self, 'compression', deflate.from_option(self.compression))
+        if self.logger is None:
+            object.__setattr__(self, 'logger', DEFAULT_LOGGER)
+        elif not callable(getattr(self.logger, 'debug', None)):
+            raise TypeError(f'logger must be a logging.Logger, not {self.logger!r}')
+
+    def protocol(
+        self,
+        client: bool,
+        now: Callable[[], float],
+        compression: deflate.PerMessageDeflate | None,
+    ) -> Protocol:
+        """The protocol of a connection with these options.
+
+        :param client: whether this end is the client.
+        :param now: a monotonic clock, in seconds.
+        :param compression: what was negotiated.
+        """
+        interval = self.ping_interval or None
+        return Protocol(
+            client,
+            now,
+            max_message_size=self.max_message_size or None,
+            max_queue=self.max_queue,
+            max_fragments=self.max_fragments,
+            deflate=compression,
+            ping_interval=interval,
+            ping_timeout=interval if self.ping_timeout is None else self.ping_timeout,
+            close_timeout=self.close_timeout,
+        )

@@ -1,0 +1,250 @@
+"""Profiles: which concurrency a connection runs on, as a value.
+
+A ``Profile`` names the classes that stand for "a thread", "an event", "a
+selector", and says how a connection waits.  It is chosen when a connection is
+accepted or made, never at import, since monkey-patching may come later:
+
+1. ``profile=``;
+2. injected classes, honoured literally, the rest filled in from their family;
+3. the socket's own world (a gevent socket, an eventlet green socket);
+4. for a client: how the process is patched, else the hub that it is called in;
+5. stdlib threads.
+
+gevent and eventlet are imported here only, and only when the process has done
+so already or when they are asked for by name.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ..protocol import Protocol
+from .link import Link
+from .wire import Wire
+
+
+@dataclass(frozen=True)
+class Profile:
+    """One way to run concurrently.
+
+    :param name: what to call it.
+    :param thread_class: called with ``target=``; has ``start()``.
+    :param event_class: has ``set()``, ``clear()``, ``wait(timeout)``.
+    :param selector_class: has ``register``, ``select(timeout)``, ``close()``.
+    :param wait: ``wait(fd, write, timeout) -> bool``: wait until a descriptor
+                 is ready, in seconds; False when the time ran out.
+    :param getaddrinfo: resolves a host name without freezing anybody.
+    :param link: makes the link of a connection; None for a reader on
+                 ``thread_class``, watching with ``selector_class``.
+    """
+
+    name: str
+    thread_class: Any
+    event_class: Any
+    selector_class: Any
+    wait: Callable[[int, bool, float | None], bool]
+    getaddrinfo: Callable[..., Any]
+    link: Callable[[Wire, Protocol, Callable[[], float]], Link] | None = None
+
+    def make_link(self, wire: Wire, protocol: Protocol, now: Callable[[], float]) -> Link:
+        """Join a socket and a protocol in this profile's way."""
+        if self.link is not None:
+            return self.link(wire, protocol, now)
+        from .injected import InjectedLink
+
+        return InjectedLink(
+            wire, protocol, now, self.thread_class, self.event_class, self.selector_class
+        )
+
+
+def _threads() -> Profile:
+    from .originals import original
+    from .threads import ThreadLink, wait_for
+
+    return Profile(
+        'threads',
+        original('threading', 'Thread'),
+        original('threading', 'Event'),
+        original('selectors', 'DefaultSelector'),
+        wait_for,
+        original('socket', 'getaddrinfo'),
+        ThreadLink,
+    )
+
+
+def _gevent() -> Profile:
+    import gevent.event
+    import gevent.selectors
+    import gevent.socket
+
+    from .gevent import GeventLink, Thread, wait_for
+
+    return Profile(
+        'gevent',
+        Thread,
+        gevent.event.Event,
+        gevent.selectors.DefaultSelector,
+        wait_for,
+        gevent.socket.getaddrinfo,
+        GeventLink,
+    )
+
+
+def _eventlet() -> Profile:
+    import eventlet.green.selectors
+    import eventlet.green.socket
+    import eventlet.green.threading
+
+    from .eventlet import EventletLink, Thread, wait_for
+
+    return Profile(
+        'eventlet',
+        Thread,
+        eventlet.green.threading.Event,
+        eventlet.green.selectors.DefaultSelector,
+        wait_for,
+        eventlet.green.socket.getaddrinfo,
+        EventletLink,
+    )
+
+
+_BY_NAME = {'threads': _threads, 'gevent': _gevent, 'eventlet': _eventlet}
+
+
+def get_profile(name: str) -> Profile:
+    """A built-in profile.
+
+    :param name: ``"threads"``, ``"gevent"`` or ``"eventlet"``.
+    :raises ValueError: for any other name.
+    :raises ImportError: when that library is not installed.
+    """
+    try:
+        factory = _BY_NAME[name]
+    except KeyError:
+        raise ValueError(
+            f'profile must be one of {", ".join(_BY_NAME)} or a Profile, not {name!r}'
+        ) from None
+    return factory()
+
+
+def resolve(
+    profile: Profile | str | None,
+    thread_class: Any,
+    event_class: Any,
+    selector_class: Any,
+    sock: Any = None,
+    client: bool = False,
+) -> Profile:
+    """Choose the profile of a connection, as the top of this file says.
+
+    :param profile: the caller's choice, by name or value.
+    :param thread_class: an injected class, or None; likewise the next two.
+    :param sock: the socket, where there is one already.
+    :param client: whether the connection is a client's.
+    """
+    injected = {
+        name: value
+        for name, value in (
+            ('thread_class', thread_class),
+            ('event_class', event_class),
+            ('selector_class', selector_class),
+        )
+        if value is not None
+    }
+    for name, value in injected.items():
+        if not callable(value):
+            raise TypeError(f'{name} must be a class, not {value!r}')
+    if profile is not None and not isinstance(profile, (str, Profile)):
+        raise TypeError(f'profile must be a name or a Profile, not {profile!r}')
+    if isinstance(profile, Profile):
+        base = profile
+    elif profile is not None:
+        base = get_profile(profile)
+    else:
+        base = get_profile(_detect(list(injected.values()), sock, client))
+    if injected:
+        return replace(base, name=f'injected into {base.name}', link=None, **injected)
+    return base
+
+
+def _detect(injected: list[Any], sock: Any, client: bool) -> str:
+    for value in injected:
+        family = _family(value)
+        if family is not None:
+            return family
+    if injected and all(_is_stdlib(value) for value in injected):
+        return 'threads'
+    world = _family(type(sock)) if sock is not None else None
+    if world is not None:
+        return world
+    if client and sock is None:
+        return _patched() or _calling_hub() or 'threads'
+    if not injected and _calling_hub(main=False) is not None:
+        warnings.warn(
+            f'a plain blocking socket inside a {_calling_hub(main=False)} hub: waiting on it '
+            f'freezes every other greenlet; monkey-patch the process or pass profile=',
+            RuntimeWarning,
+            stacklevel=5,
+        )
+    return 'threads'
+
+
+def _family(kind: Any) -> str | None:
+    """Which green library a class belongs to, by the modules it comes from."""
+    for base in getattr(kind, '__mro__', (kind,)):
+        parts = (getattr(base, '__module__', None) or '').split('.')
+        for family in ('gevent', 'eventlet'):
+            if family in parts:
+                return family
+    return None
+
+
+def _is_stdlib(kind: Any) -> bool:
+    root = (getattr(kind, '__module__', None) or '').split('.')[0]
+    return root in ('threading', 'selectors')
+
+
+def _patched() -> str | None:
+    monkey = sys.modules.get('gevent.monkey')
+    if monkey is not None and monkey.is_module_patched('socket'):
+        return 'gevent'
+    patcher = sys.modules.get('eventlet.patcher')
+    if patcher is not None and patcher.is_monkey_patched('socket'):
+        return 'eventlet'
+    return None
+
+
+def _calling_hub(main: bool = True) -> str | None:
+    """The green library whose hub this code runs in.
+
+    :param main: whether a thread's main greenlet, of whose thread there is a
+                 hub, counts: it can wait there as well.
+    """
+    hubs: dict[str, Any] = {}
+    gevent_local = sys.modules.get('gevent._hub_local')
+    if gevent_local is not None:
+        hubs['gevent'] = gevent_local.get_hub_if_exists()
+    eventlet_hubs = sys.modules.get('eventlet.hubs')
+    if eventlet_hubs is not None:
+        hub = getattr(eventlet_hubs._threadlocal, 'hub', None)
+        hubs['eventlet'] = None if hub is None else hub.greenlet
+    hubs = {name: hub for name, hub in hubs.items() if hub is not None}
+    if not hubs:
+        return None
+    from greenlet import getcurrent
+
+    current = getcurrent()
+    above = current.parent
+    while above is not None:
+        for name, hub in hubs.items():
+            if above is hub:
+                return name
+        above = above.parent
+    return next(iter(hubs)) if main and current.parent is None else None
+
+
+__all__ = ['Profile', 'get_profile', 'resolve']

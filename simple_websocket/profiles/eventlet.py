@@ -1,0 +1,191 @@
+"""eventlet: one persistent hub listener a connection, whose callback reads.
+
+eventlet remembers listeners by file descriptor number, so ours is removed
+before the descriptor is given back: else the next connection with that number
+would find a stranger waiting on it.  eventlet does not wake a reader either
+when its socket is closed; our waiters are resumed by us.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import eventlet.hubs
+import greenlet
+
+from ..protocol import Protocol
+from .hub import HubLink
+from .originals import original
+from .wire import Wire
+
+
+class _Mailbox:
+    """Lets other OS threads reach a hub, which offers no way of its own.
+
+    It lives as long as there are links in its hub, so that nothing is left
+    behind the last one.
+    """
+
+    _boxes: WeakKeyDictionary[Any, _Mailbox] = WeakKeyDictionary()
+
+    @classmethod
+    def of(cls, hub: Any) -> _Mailbox:
+        box = cls._boxes.get(hub)
+        if box is None:
+            box = cls._boxes[hub] = cls(hub)
+        box._users += 1
+        return box
+
+    def __init__(self, hub: Any) -> None:
+        self._hub = hub
+        self._users = 0
+        self._calls: deque[Callable[[], None]] = deque()
+        self._out, self._in = original('socket', 'socketpair')()
+        self._out.setblocking(False)
+        self._in.setblocking(False)
+        self._listener = hub.add(hub.READ, self._out.fileno(), self._on_call, _ignore, None)
+
+    def post(self, function: Callable[[], None]) -> None:
+        self._calls.append(function)
+        try:
+            self._in.send(b'\0')
+        except BlockingIOError:
+            pass  # so full of wake-ups that one more says nothing new
+
+    def _on_call(self, fileno: int) -> None:
+        try:
+            self._out.recv(4096)
+        except BlockingIOError:
+            return
+        while self._calls:
+            eventlet.spawn_n(self._calls.popleft())
+
+    def drop(self) -> None:
+        self._users -= 1
+        if not self._users:
+            del self._boxes[self._hub]
+            self._hub.remove(self._listener)
+            self._out.close()
+            self._in.close()
+            while self._calls:
+                eventlet.spawn_n(self._calls.popleft())
+
+
+def _ignore(*_: Any) -> None:
+    pass
+
+
+class EventletLink(HubLink):
+    """A link in the hub of the thread that makes it."""
+
+    def __init__(self, wire: Wire, protocol: Protocol, now: Callable[[], float]) -> None:
+        super().__init__(wire, protocol, now)
+        self._hub = eventlet.hubs.get_hub()
+        self._mailbox = _Mailbox.of(self._hub)
+        self._reader: Any = None
+        self._writer: Any = None
+        self._timer: Any = None
+        self._armed: float | None = None
+
+    def _current(self) -> Any:
+        current = greenlet.getcurrent()
+        return None if current is self._hub.greenlet else current
+
+    def _pause(self, timeout: float | None) -> None:
+        if timeout is None:
+            self._hub.switch()
+            return
+        timer = self._hub.schedule_call_global(timeout, greenlet.getcurrent().switch)
+        try:
+            self._hub.switch()
+        finally:
+            timer.cancel()
+
+    def _resume(self, greenlet: Any) -> None:
+        greenlet.switch()
+
+    def _kick(self) -> None:
+        if self._receiver is not None or self._senders or self._closers:
+            self._hub.schedule_call_global(0, self._switch_out)
+
+    def _call_home(self, function: Callable[[], None]) -> None:
+        self._mailbox.post(function)
+
+    def _start_reading(self) -> None:
+        self._reader = self._hub.add(
+            self._hub.READ, self.wire.fd, self._on_readable, self._on_stolen, None
+        )
+
+    def _stop_reading(self) -> None:
+        self._hub.remove(self._reader)
+
+    def _start_writing(self) -> None:
+        self._writer = self._hub.add(
+            self._hub.WRITE, self.wire.fd, self._on_writable, self._on_stolen, None
+        )
+
+    def _stop_writing(self) -> None:
+        self._hub.remove(self._writer)
+
+    def _on_stolen(self, *_: Any) -> None:
+        """Somebody else closed our descriptor and its number is in use again."""
+        self._guarded(self._poison)
+        self._switch_out()
+
+    def _arm(self, deadline: float | None) -> None:
+        if deadline == self._armed:
+            return
+        self._armed = deadline
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if deadline is not None:
+            delay = max(deadline - self.now(), 0) + 0.001
+            self._timer = self._hub.schedule_call_global(delay, self._on_time)
+
+    def _on_time(self) -> None:
+        self._armed = self._timer = None
+        self._on_deadline()
+
+    def _release(self) -> None:
+        super()._release()
+        self._mailbox.drop()
+
+
+class Thread:
+    """A green thread that is made like a ``threading.Thread``."""
+
+    def __init__(self, target: Callable[[], Any]) -> None:
+        self._target = target
+        self._green: Any = None
+
+    def start(self) -> None:
+        self._green = eventlet.spawn(self._target)
+
+    def join(self, timeout: float | None = None) -> None:
+        with eventlet.Timeout(timeout, False):
+            self._green.wait()
+
+
+def wait_for(fd: int, write: bool, timeout: float | None) -> bool:
+    """Wait in the hub until a descriptor is ready.
+
+    :param fd: the descriptor.
+    :param write: whether for writing, instead of reading.
+    :param timeout: seconds, None for ever.
+    :returns: False when the time ran out.
+    """
+    try:
+        eventlet.hubs.trampoline(
+            fd,
+            read=not write,
+            write=write,
+            timeout=None if timeout is None else max(timeout, 0),
+            timeout_exc=TimeoutError(),
+        )
+    except TimeoutError:
+        return False
+    return True

@@ -1,0 +1,122 @@
+"""gevent: one persistent watcher a connection, whose callback reads.
+
+Two watchers on one fd are fine in libev and libuv, so the host's own stay
+where they are.  Nothing here needs monkey-patching.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import gevent
+from gevent import getcurrent
+from gevent.socket import wait_read, wait_write
+
+from ..protocol import Protocol
+from .hub import HubLink
+from .wire import Wire
+
+_READ, _WRITE = 1, 2
+
+
+class GeventLink(HubLink):
+    """A link in the hub of the thread that makes it."""
+
+    def __init__(self, wire: Wire, protocol: Protocol, now: Callable[[], float]) -> None:
+        super().__init__(wire, protocol, now)
+        self._hub = gevent.get_hub()
+        self._loop = self._hub.loop
+        self._reader: Any = None
+        self._writer: Any = None
+        self._timer: Any = None
+        self._armed: float | None = None
+
+    def _current(self) -> Any:
+        current = getcurrent()
+        return None if current is self._hub else current
+
+    def _pause(self, timeout: float | None) -> None:
+        if timeout is None:
+            self._hub.switch()
+            return
+        timer = self._loop.timer(timeout)
+        timer.start(getcurrent().switch)
+        try:
+            self._hub.switch()
+        finally:
+            timer.stop()
+            timer.close()
+
+    def _resume(self, greenlet: Any) -> None:
+        greenlet.switch()
+
+    def _kick(self) -> None:
+        if self._receiver is not None or self._senders or self._closers:
+            self._loop.run_callback(self._switch_out)
+
+    def _call_home(self, function: Callable[[], None]) -> None:
+        self._loop.run_callback_threadsafe(gevent.spawn, function)
+
+    def _start_reading(self) -> None:
+        if self._reader is None:
+            self._reader = self._loop.io(self.wire.fd, _READ)
+        self._reader.start(self._on_readable)
+
+    def _stop_reading(self) -> None:
+        self._reader.stop()
+
+    def _start_writing(self) -> None:
+        if self._writer is None:
+            self._writer = self._loop.io(self.wire.fd, _WRITE)
+        self._writer.start(self._on_writable)
+
+    def _stop_writing(self) -> None:
+        self._writer.stop()
+
+    def _arm(self, deadline: float | None) -> None:
+        if deadline == self._armed:
+            return
+        self._armed = deadline
+        if self._timer is not None:
+            self._timer.stop()
+            self._timer.close()
+            self._timer = None
+        if deadline is not None:
+            # A timer that fires early by the clock's grain would only tick in vain.
+            self._timer = self._loop.timer(max(deadline - self.now(), 0) + 0.001)
+            self._timer.start(self._on_time)
+
+    def _on_time(self) -> None:
+        self._armed = None  # the same deadline may have to be armed again
+        self._on_deadline()
+
+    def _release(self) -> None:
+        super()._release()
+        for watcher in (self._reader, self._writer):
+            if watcher is not None:
+                watcher.close()
+        self._reader = self._writer = None
+
+
+class Thread(gevent.Greenlet):
+    """A greenlet that is made like a ``threading.Thread``."""
+
+    def __init__(self, target: Callable[[], Any]) -> None:
+        super().__init__(target)
+
+
+def wait_for(fd: int, write: bool, timeout: float | None) -> bool:
+    """Wait in the hub until a descriptor is ready.
+
+    :param fd: the descriptor.
+    :param write: whether for writing, instead of reading.
+    :param timeout: seconds, None for ever.
+    :returns: False when the time ran out.
+    """
+    wait = wait_write if write else wait_read
+    try:
+        wait(fd, None if timeout is None else max(timeout, 0), TimeoutError())
+    except TimeoutError:
+        return False
+    return True

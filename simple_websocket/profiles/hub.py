@@ -1,0 +1,316 @@
+"""What gevent and eventlet have in common: a hub that calls back.
+
+There is no greenlet of our own.  The hub calls ``_on_readable`` when bytes
+have come; that reads, feeds the protocol, answers pings and, as its last act,
+switches to the greenlet that waits in ``receive``.  The way back is that
+greenlet's next wait.  So one message costs one poll, one recv, one switch and
+one send.
+
+A hub belongs to an OS thread.  Calls from any other are carried over: they
+run in a greenlet of the hub's thread while the caller waits on a real lock.
+
+Inside means: between two switches.  A signal handler can interrupt us there
+and call ``send`` itself; then the frame is put behind ours by whoever it
+interrupted.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from ..errors import ConnectionClosed
+from ..protocol import ENDED, Message, Protocol
+from .link import Link
+from .originals import original
+from .wire import Wire
+
+
+class HubLink(Link):
+    """A link whose greenlets wait in a hub; a backend adds the methods
+    that raise ``NotImplementedError`` here and those of ``Link``."""
+
+    def __init__(self, wire: Wire, protocol: Protocol, now: Callable[[], float]) -> None:
+        super().__init__(wire, protocol, now)
+        self._get_ident: Callable[[], int] = original('threading', 'get_ident')
+        self._home = self._get_ident()
+        self._inside = False
+        self._deferred: deque[Callable[[], None]] = deque()
+        self._receiver: Any = None
+        self._senders: deque[tuple[int, Any]] = deque()
+        self._closers: list[Any] = []
+        self._reading = False
+        self._writing = False
+
+    # -- what a hub adds --------------------------------------------------
+
+    def _current(self) -> Any:
+        """The running greenlet, or None where it is the hub, which can't wait."""
+        raise NotImplementedError
+
+    def _pause(self, timeout: float | None) -> None:
+        """Switch to the hub until ``_resume``, an exception, or ``timeout``."""
+        raise NotImplementedError
+
+    def _resume(self, greenlet: Any) -> None:
+        """Let a paused greenlet run; the last thing that its caller does."""
+        raise NotImplementedError
+
+    def _kick(self) -> None:
+        """Have the hub call ``_switch_out`` soon: waiters are resumed by the
+        hub only, never by another greenlet, which would not come back."""
+        raise NotImplementedError
+
+    def _call_home(self, function: Callable[[], None]) -> None:
+        """Have the hub run ``function`` in a new greenlet; from any thread."""
+        raise NotImplementedError
+
+    def _start_reading(self) -> None:
+        raise NotImplementedError
+
+    def _stop_reading(self) -> None:
+        raise NotImplementedError
+
+    def _start_writing(self) -> None:
+        raise NotImplementedError
+
+    def _stop_writing(self) -> None:
+        raise NotImplementedError
+
+    # -- link -------------------------------------------------------------
+
+    def start(self) -> None:
+        self._guarded(self._settle)
+
+    def _watch(self, read: bool, write: bool) -> None:
+        if read != self._reading:
+            self._reading = read
+            (self._start_reading if read else self._stop_reading)()
+        if write != self._writing:
+            self._writing = write
+            (self._start_writing if write else self._stop_writing)()
+
+    def _release(self) -> None:
+        self._watch(False, False)
+        self._arm(None)
+
+    def _guarded(self, step: Callable[[], None]) -> None:
+        """Run a step that must not be interrupted by another one."""
+        if self._inside:
+            self._deferred.append(step)
+            return
+        self._inside = True
+        try:
+            step()
+        finally:
+            self._leave()
+
+    def _leave(self) -> None:
+        try:
+            while self._deferred:
+                with suppress(ConnectionClosed):
+                    self._deferred.popleft()()
+        finally:
+            self._inside = False
+
+    def _on_readable(self, *_: Any) -> None:
+        self._guarded(super()._on_readable)
+        self._switch_out()
+
+    def _on_writable(self, *_: Any) -> None:
+        self._guarded(super()._on_writable)
+        self._switch_out()
+
+    def _on_deadline(self, *_: Any) -> None:
+        self._guarded(super()._on_deadline)
+        self._switch_out()
+
+    def _notify(self) -> None:
+        """Nothing: waiters are resumed when the step is over."""
+
+    def _switch_out(self) -> None:
+        """Resume whoever has what it waits for.  Anything may have changed
+        after each switch, so look afresh before the next."""
+        while self._senders and (self.finished or self._senders[0][0] <= self._sent):
+            self._resume(self._senders.popleft()[1])
+        if self._closers and self.protocol.state >= ENDED:
+            waiting = [one for one in self._closers if self.finished or not one[1]]
+            for one in waiting:
+                if one in self._closers:
+                    self._closers.remove(one)
+                    self._resume(one[0])
+        if self._receiver is not None and self._ready():
+            greenlet, self._receiver = self._receiver, None
+            self._resume(greenlet)
+
+    def receive(self, timeout: float | None) -> Message | None:
+        if self._get_ident() != self._home:
+            return self._from_outside(lambda: self.receive(timeout))
+        protocol = self.protocol
+        message = protocol.take()
+        if message is None:
+            message = self._wait_for_message(timeout)
+        if not self._reading and not self.finished and not protocol.paused:
+            self._guarded(self._catch_up)
+        return message
+
+    def _catch_up(self) -> None:
+        """There is room again: what TLS holds would make nothing readable."""
+        if self.wire.tls:
+            self._read_all()
+        self.protocol.dirty = True
+        self._settle()
+
+    def _wait_for_message(self, timeout: float | None) -> Message | None:
+        if self._receiver is not None:
+            raise self._second_receiver()
+        protocol = self.protocol
+        current = self._current()
+        deadline = None if timeout is None else self.now() + timeout
+        if timeout is not None and timeout <= 0:
+            # Not waiting still means to look at what is there.
+            self._guarded(super()._on_readable)
+        while True:
+            if not protocol.messages:
+                self._guarded(self._ask)
+            if self._ready():
+                break
+            left = None if deadline is None else deadline - self.now()
+            if current is None or (left is not None and left <= 0):
+                return None
+            self._receiver = current
+            try:
+                self._pause(left)
+            finally:
+                self._receiver = None
+        message = protocol.take()
+        if message is None:
+            raise self._closed()
+        return message
+
+    def _ask(self) -> None:
+        self.protocol.ask()
+        if self.protocol.dirty:
+            self._settle()
+            self._kick()
+
+    def wake(self) -> None:
+        if self._get_ident() == self._home:
+            self._kick()
+        else:
+            self._call_home(self._kick)
+
+    def send(self, opcode: int, payload: bytes | bytearray | memoryview, timeout: float | None) -> None:
+        if self._get_ident() != self._home:
+            self._from_outside(lambda: self.send(opcode, payload, timeout))
+            return
+        if self._inside:
+            self._deferred.append(lambda: self._put(opcode, payload))
+            return
+        protocol = self.protocol
+        self._inside = True
+        try:
+            protocol.send(opcode, payload)
+            if not self._unsent:
+                self._flush()
+            if protocol.dirty:
+                self._settle()
+                self._kick()
+            mark = self._unsent_mark() if self._unsent else 0
+        finally:
+            self._leave()
+        if mark:
+            self._wait_until_sent(mark, timeout)
+        elif self.finished:
+            raise self._closed()
+
+    def _wait_until_sent(self, mark: int, timeout: float | None) -> None:
+        current = self._current()
+        if current is None:
+            return
+        deadline = None if timeout is None else self.now() + timeout
+        entry = (mark, current)
+        try:
+            while self._sent < mark and not self.finished:
+                left = None if deadline is None else deadline - self.now()
+                if left is not None and left <= 0:
+                    raise TimeoutError(f'the peer did not take the message in {timeout} s')
+                self._senders.append(entry)
+                self._pause(left)
+        except BaseException as error:
+            if self._sent < mark:
+                self._guarded(self._poison)
+                self._kick()
+            if isinstance(error, TimeoutError):
+                raise self._closed() from error
+            raise
+        finally:
+            if entry in self._senders:
+                self._senders.remove(entry)
+        if self._sent < mark:
+            raise self._closed()
+
+    def close(self, payload: bytes, code: int, reason: str | None, wait: bool = True) -> None:
+        if self._get_ident() != self._home:
+            self._from_outside(lambda: self.close(payload, code, reason, wait))
+            return
+        self._guarded(lambda: self._begin_close(payload, code, reason))
+        self._kick()
+        if wait:
+            self._wait_for_end(None, whole=False)
+
+    def join(self, timeout: float | None) -> bool:
+        if self._get_ident() != self._home:
+            joined: bool = self._from_outside(lambda: self.join(timeout))
+            return joined
+        self._wait_for_end(timeout, whole=True)
+        return self.finished
+
+    def _wait_for_end(self, timeout: float | None, whole: bool) -> None:
+        """Wait until the closing handshake is over or, with ``whole``, TCP is."""
+        current = self._current()
+        deadline = None if timeout is None else self.now() + timeout
+        entry = (current, whole)
+        while current is not None and not self.finished:
+            if not whole and self.protocol.state >= ENDED:
+                return
+            left = None if deadline is None else deadline - self.now()
+            if left is not None and left <= 0:
+                return
+            self._closers.append(entry)
+            try:
+                self._pause(left)
+            finally:
+                if entry in self._closers:
+                    self._closers.remove(entry)
+
+    def _from_outside(self, function: Callable[[], Any]) -> Any:
+        """Call a method in the hub's thread and bring back what it gives."""
+        lock = original('threading', 'Lock')()
+        lock.acquire()
+        outcome: list[Any] = []
+
+        def run() -> None:
+            try:
+                outcome.extend((function(), None))
+            except BaseException as error:  # carried over to the caller
+                outcome.extend((None, error))
+            finally:
+                lock.release()
+
+        self._call_home(run)
+        lock.acquire()
+        result, error = outcome
+        if error is not None:
+            raise error
+        return result
+
+    def abandon(self) -> None:
+        with suppress(Exception):  # the hub may be gone; so is the process then
+            self._call_home(self._give_up)
+
+    def _give_up(self) -> None:
+        self._guarded(self._poison)
+        self._kick()

@@ -1,0 +1,207 @@
+"""A reader on the thread class that the caller injected.
+
+Little is asked of the classes: ``thread_class(target=...)`` with ``start()``;
+an event with ``set()``, ``clear()`` and ``wait(timeout)``; a selector with
+``register``, ``select(timeout)`` and ``close``.  So the reader owns its
+selector, makes a new one when it wants to watch for something else, and is
+called back by a waker that the selector watches too.
+"""
+
+from __future__ import annotations
+
+import selectors
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from ..protocol import ENDING, Message, Protocol
+from .locked import LockedLink
+from .watchman import Waker
+from .wire import Wire
+
+
+class InjectedLink(LockedLink):
+    """A link with a reader of its own.
+
+    :param thread_class: runs the reader.
+    :param event_class: what ``receive`` waits on.
+    :param selector_class: watches the socket.
+    """
+
+    def __init__(
+        self,
+        wire: Wire,
+        protocol: Protocol,
+        now: Callable[[], float],
+        thread_class: Any,
+        event_class: Any,
+        selector_class: Any,
+    ) -> None:
+        super().__init__(wire, protocol, now)
+        self._event_class = event_class
+        self._selector_class = selector_class
+        self.event = event_class()
+        self._watchers: list[tuple[Callable[[], bool], Any]] = []
+        self._want = (True, False)
+        self._deadline: float | None = None
+        self._waker = Waker()
+        self._waiting = 1  # the reader
+        self.thread = thread_class(target=self._run)
+
+    def start(self) -> None:
+        self._guarded(self._settle)
+        self.thread.start()
+
+    def _run(self) -> None:
+        try:
+            while not self.finished:
+                self._turn()
+        except BaseException:
+            # The reader was killed (GreenletExit): nobody would notice anything.
+            self._guarded(self._poison)
+            raise
+        finally:
+            self._guarded(self._notify)
+            self._leave_wait()
+
+    def _turn(self) -> None:
+        """Watch for one thing until it changes."""
+        want = self._want
+        mask = (selectors.EVENT_READ if want[0] else 0) | (selectors.EVENT_WRITE if want[1] else 0)
+        selector = self._selector_class()
+        try:
+            selector.register(self._waker.fd, selectors.EVENT_READ)
+            if mask:
+                selector.register(self.wire.fd, mask)
+            while want == self._want and not self.finished:
+                deadline = self._deadline
+                left = None if deadline is None else max(deadline - self.now(), 0)
+                selector.select(left)
+                self._waker.clear()
+                self._guarded(self._attend)
+        finally:
+            with suppress(OSError, ValueError, KeyError):
+                selector.close()
+
+    def _attend(self) -> None:
+        if self._abandoned:
+            self._poison()
+            return
+        read, write = self._want
+        if read:
+            self._on_readable()
+        if write and not self.finished:
+            self._on_writable()
+        if not self.finished and self._deadline is not None and self.now() >= self._deadline:
+            self._on_deadline()
+
+    def _watch(self, read: bool, write: bool) -> None:
+        if (read, write) != self._want:
+            self._want = (read, write)
+            self._waker.wake()
+
+    def _arm(self, deadline: float | None) -> None:
+        if deadline != self._deadline:
+            self._deadline = deadline
+            self._waker.wake()
+
+    def _release(self) -> None:
+        pass  # the reader sees that the link is finished
+
+    def _interrupt(self) -> None:
+        super()._interrupt()
+        self._waker.wake()
+
+    def _close_wire(self) -> None:
+        super()._close_wire()
+        self._waker.close()
+
+    # -- receive ----------------------------------------------------------
+
+    def receive(self, timeout: float | None) -> Message | None:
+        message = self._take()
+        if message is not None:
+            return message
+        with self._lock:
+            if self._receiving:
+                raise self._second_receiver()
+            self._receiving = True
+        try:
+            return self._wait_for_message(timeout)
+        finally:
+            self._receiving = False
+
+    def _take(self) -> Message | None:
+        with self._lock:
+            message = self.protocol.take()
+            if message is not None and not self._want[0] and not self.protocol.paused:
+                self.protocol.dirty = True  # there is room again
+                self._guarded(self._catch_up)
+            return message
+
+    def _catch_up(self) -> None:
+        if self.wire.tls:
+            self._read_all()  # what TLS holds makes nothing readable
+        self._after()
+
+    def _wait_for_message(self, timeout: float | None) -> Message | None:
+        deadline = None if timeout is None else self.now() + timeout
+        while True:
+            # Clear, look again, then wait: what comes in between sets it.
+            self.event.clear()
+            self._guarded(self._ask)
+            if timeout is not None and timeout <= 0:
+                self._guarded(self._on_readable)  # not to wait still means to look
+            message = self._take()
+            if message is not None:
+                return message
+            if self.protocol.state > ENDING:
+                raise self._closed()
+            left = None if deadline is None else deadline - self.now()
+            if left is not None and left <= 0:
+                return None
+            self.event.wait(left)
+
+    def _ask(self) -> None:
+        self.protocol.ask()
+        self._after()
+
+    def wake(self) -> None:
+        self.event.set()
+
+    # -- waiting ----------------------------------------------------------
+
+    def _notify(self) -> None:
+        if self._ready():
+            self.event.set()
+        for condition, event in self._watchers:
+            if condition():
+                event.set()
+
+    def _wait_changed(self, condition: Callable[[], bool], timeout: float | None) -> None:
+        event = self._event_class()
+        entry = (condition, event)
+        with self._lock:
+            self._watchers.append(entry)
+        try:
+            if not condition():
+                event.wait(timeout)
+        finally:
+            with self._lock:
+                self._watchers.remove(entry)
+
+    def _wait_writable(self, timeout: float | None) -> None:
+        selector = self._selector_class()
+        try:
+            selector.register(self.wire.fd, selectors.EVENT_WRITE)
+            selector.select(timeout)
+        finally:
+            with suppress(OSError, ValueError, KeyError):
+                selector.close()
+
+    def abandon(self) -> None:
+        # The reader does it, so that no lock is taken here.
+        self._abandoned = True
+        self._waker.wake()
+
+    _abandoned = False

@@ -1,0 +1,271 @@
+"""A link joins a wire to a protocol, on one backend.
+
+``Link`` holds what is the same everywhere: reading, the one way in which
+bytes leave, closing.  It never waits.  A subclass adds how to *wait* (for a
+message, for TCP to take more, for the end) and how to be *told* (that the
+socket is ready, that a deadline has come), and it makes sure that one caller
+at a time is inside.
+
+Who may call what: ``receive`` one caller at a time, a second one gets an
+error; ``send`` and ``close`` anyone, from any OS thread, at any time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ..errors import ConnectionClosed, SimpleWebsocketError
+from ..protocol import DONE, ENDED, ENDING, Message, Protocol
+from .wire import Wire
+
+#: Bytes asked of TCP at once, at least: fewer system calls for large messages,
+#: and a read is never more than this beyond what the queue allows.
+READ_SIZE = 65536
+
+
+class Link:
+    """One open connection; see the top of this file.
+
+    :param wire: the connected socket.
+    :param protocol: the connection's state; nobody else touches it.
+    :param now: the monotonic clock that the protocol uses, in seconds.
+    """
+
+    def __init__(self, wire: Wire, protocol: Protocol, now: Callable[[], float]) -> None:
+        self.wire = wire
+        self.protocol = protocol
+        self.now = now
+        self.finished = False  #: the file descriptor was given back
+        self._unsent: bytes | memoryview = b''
+        self._sent = 0
+        self._half_closed = False
+
+    # -- what a backend adds ---------------------------------------------
+
+    def start(self) -> None:
+        """Begin to watch; what arrived with the handshake is in the protocol."""
+        raise NotImplementedError
+
+    def receive(self, timeout: float | None) -> Message | None:
+        """The next message; None when ``timeout`` seconds are over.
+
+        :raises ConnectionClosed: behind the last message.
+        """
+        raise NotImplementedError
+
+    def send(self, opcode: int, payload: bytes | bytearray | memoryview, timeout: float | None) -> None:
+        """Write a message and wait until TCP has taken all of it.
+
+        :raises ConnectionClosed: when it can't be written, or was not in
+                                  ``timeout`` seconds: then the connection has
+                                  failed, since half a frame may be out.
+        """
+        raise NotImplementedError
+
+    def close(self, payload: bytes, code: int, reason: str | None, wait: bool = True) -> None:
+        """Do the closing handshake.
+
+        :param wait: whether to stay until it is over, ``close_timeout`` at most.
+        :raises ConnectionClosed: when the connection is closed already.
+        """
+        raise NotImplementedError
+
+    def wake(self) -> None:
+        """Make a waiting ``receive`` look again."""
+        raise NotImplementedError
+
+    def join(self, timeout: float | None) -> bool:
+        """Wait until TCP is closed; whether it is."""
+        raise NotImplementedError
+
+    def abandon(self) -> None:
+        """Nobody holds the connection any more: close TCP soon.
+
+        Called from a finaliser, so in any thread and between any two
+        bytecodes: it takes no lock and raises nothing.
+        """
+        raise NotImplementedError
+
+    def _watch(self, read: bool, write: bool) -> None:
+        """Call ``_on_readable``, ``_on_writable`` when TCP is ready for them."""
+        raise NotImplementedError
+
+    def _arm(self, deadline: float | None) -> None:
+        """Call ``_on_deadline`` at that time; replaces what was armed."""
+        raise NotImplementedError
+
+    def _notify(self) -> None:
+        """Wake whoever waits for something that has come about."""
+        raise NotImplementedError
+
+    def _release(self) -> None:
+        """Stop watching, for good: the file descriptor is about to go."""
+        raise NotImplementedError
+
+    # -- the same everywhere; call with nobody else inside ----------------
+
+    def _read(self) -> bool:
+        """Take what TCP has, once; whether there may be more."""
+        protocol = self.protocol
+        try:
+            if protocol.state >= ENDED:
+                data = self.wire.discard(READ_SIZE)
+            else:
+                data = self.wire.recv(READ_SIZE)
+        except OSError:
+            data = b''
+        if data is None:
+            return False
+        if data:
+            protocol.feed(data)
+            return True
+        protocol.eof()
+        return False
+
+    def _read_all(self) -> None:
+        """Take what TCP has until it has nothing, or we have enough.
+
+        TLS needs it: what OpenSSL holds back makes no file descriptor readable.
+        """
+        while not self.protocol.paused and self._read():
+            pass
+
+    def _flush(self) -> bool:
+        """Write; the only way in which bytes leave (invariant 1).
+
+        :returns: whether everything is written.
+        """
+        protocol = self.protocol
+        while True:
+            if not self._unsent:
+                out = protocol.out
+                if not out:
+                    if protocol.congested:
+                        protocol.drained()
+                        if protocol.out:
+                            continue
+                    return True
+                self._unsent = out[0] if len(out) == 1 else b''.join(out)
+                out.clear()
+            try:
+                sent = self.wire.send(self._unsent)
+            except OSError:
+                self._lose()
+                return True
+            self._sent += sent
+            if sent == len(self._unsent):
+                self._unsent = b''
+            elif sent:
+                self._unsent = memoryview(self._unsent)[sent:]
+            else:
+                if not protocol.congested:
+                    protocol.congested = True
+                    protocol.dirty = True
+                return False
+
+    def _lose(self) -> None:
+        """TCP takes nothing more; what it still holds for us comes first, since
+        the peer may have said goodbye before it hung up."""
+        protocol = self.protocol
+        self._unsent = b''
+        protocol.out.clear()
+        self._read_all()
+        protocol.abort()
+        protocol.out.clear()
+
+    def _settle(self) -> None:
+        """Bring watchers, deadline and TCP in line with the protocol."""
+        protocol = self.protocol
+        while protocol.dirty and not self.finished:
+            protocol.dirty = False
+            flushed = self._flush()
+            state = protocol.state
+            if state == DONE or (state == ENDED and flushed and protocol.eof_seen):
+                self._finish()
+                break
+            if state == ENDED and flushed and protocol.half_close and not self._half_closed:
+                self._half_closed = True
+                self.wire.shutdown_write()
+            self._watch(not protocol.paused, not flushed)
+            self._arm(protocol.deadline)
+
+    def _finish(self) -> None:
+        self.finished = True
+        self.protocol.abort()
+        self._unsent = b''
+        self._release()
+        self.wire.close()
+
+    def _on_readable(self, *_: Any) -> None:
+        if self.finished:
+            return
+        self._read()
+        if self.wire.tls:
+            self._read_all()
+        self._after()
+
+    def _on_writable(self, *_: Any) -> None:
+        if self.finished:
+            return
+        if self._flush():
+            self.protocol.dirty = True
+        if self.wire.tls:
+            self._read_all()  # TLS may have wanted to write in order to read
+        self._after()
+
+    def _on_deadline(self, *_: Any) -> None:
+        if self.finished:
+            return
+        self._read_all()  # no verdict over a peer whose bytes are here already
+        self.protocol.tick(self.now())
+        self._after()
+
+    def _after(self) -> None:
+        protocol = self.protocol
+        if protocol.out:
+            self._flush()
+        if protocol.dirty:
+            self._settle()
+        self._notify()
+
+    def _unsent_mark(self) -> int:
+        """What ``_sent`` must reach for all that was put in so far to be out."""
+        return self._sent + len(self._unsent) + sum(map(len, self.protocol.out))
+
+    def _poison(self) -> None:
+        """A write was interrupted: never let another frame follow half of one
+        (invariant 2)."""
+        self.protocol.out.clear()
+        self._unsent = b''
+        self.protocol.abort()
+        self._settle()
+        self._notify()
+
+    def _begin_close(self, payload: bytes, code: int, reason: str | None) -> None:
+        self.protocol.close(payload, code, reason)
+        self._settle()
+        self._notify()
+
+    def _put(self, opcode: int, payload: bytes | bytearray | memoryview) -> None:
+        """Send from a signal handler that interrupted one of our own steps."""
+        if self.protocol.state <= ENDING:
+            self.protocol.send(opcode, payload)
+            self._after()
+
+    # -- for receive(), send() and close() of every backend ----------------
+
+    def _ready(self) -> bool:
+        """Whether a receiver has something to be told."""
+        protocol = self.protocol
+        return bool(protocol.messages) or protocol.state > ENDING
+
+    def _closed(self) -> ConnectionClosed:
+        return ConnectionClosed(self.protocol.close_code, self.protocol.close_reason)
+
+    @staticmethod
+    def _second_receiver() -> SimpleWebsocketError:
+        return SimpleWebsocketError(
+            'receive() is already waiting elsewhere: one receiver at a time '
+            '(read in one place and hand the messages on)'
+        )

@@ -1,0 +1,172 @@
+"""What the profiles with threads have in common: a lock around the protocol.
+
+The lock is held for steps that never wait, so whoever wants it gets it soon;
+all waiting is done outside.  It is a real one in every process: with injected
+green classes all greenlets of a thread own it together, which is right, since
+none of them can be switched away inside.
+
+A signal handler may interrupt a thread inside a step and call ``send``
+itself.  The lock is reentrant, so that does not deadlock, and ``_inside``
+tells: the handler's frame is put behind by the step that it interrupted.
+
+A file descriptor may not be given back while a thread waits on its number in
+the kernel: another connection could get it.  ``_waiting`` counts them, and
+the last one to leave closes.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from ..errors import ConnectionClosed
+from ..protocol import ENDED, Protocol
+from .link import Link
+from .originals import original
+from .wire import Wire
+
+
+class LockedLink(Link):
+    """A link that threads share; a backend adds how they wait."""
+
+    def __init__(self, wire: Wire, protocol: Protocol, now: Callable[[], float]) -> None:
+        super().__init__(wire, protocol, now)
+        self._lock = original('threading', 'RLock')()
+        self._inside = False
+        self._deferred: deque[Callable[[], None]] = deque()
+        self._waiting = 0
+        self._receiving = False
+        self._lost = False  #: TCP takes nothing more, and the receiver will see why
+
+    # -- what a backend adds ---------------------------------------------
+
+    def _wait_writable(self, timeout: float | None) -> None:
+        """Wait until TCP takes more, the connection ends, or ``timeout``."""
+        raise NotImplementedError
+
+    def _wait_changed(self, condition: Callable[[], bool], timeout: float | None) -> None:
+        """Wait until ``condition`` holds; it is asked again at each ``_notify``."""
+        raise NotImplementedError
+
+    # -- one at a time ----------------------------------------------------
+
+    def _guarded(self, step: Callable[[], Any]) -> bool:
+        """Run a step that never waits, with nobody else inside.
+
+        :returns: False where the step was put off, because this very thread
+                  is inside already: it is a signal handler.
+        """
+        with self._lock:
+            if self._inside:
+                self._deferred.append(step)
+                return False
+            self._inside = True
+            try:
+                step()
+            finally:
+                self._leave()
+            return True
+
+    def _leave(self) -> None:
+        try:
+            while self._deferred:
+                with suppress(ConnectionClosed):
+                    self._deferred.popleft()()
+        finally:
+            self._inside = False
+
+    def _enter_wait(self) -> bool:
+        """Before waiting on the descriptor; False when there is none any more."""
+        with self._lock:
+            if self.finished:
+                return False
+            self._waiting += 1
+            return True
+
+    def _leave_wait(self) -> None:
+        with self._lock:
+            self._waiting -= 1
+            if self.finished and not self._waiting:
+                self._close_wire()
+
+    def _finish(self) -> None:
+        self.finished = True
+        self.protocol.abort()
+        self._unsent = b''
+        self._release()
+        if self._waiting:
+            self._interrupt()
+        else:
+            self._close_wire()
+
+    def _close_wire(self) -> None:
+        """Give descriptors back; nobody waits on them any more."""
+        self.wire.close()
+
+    def _interrupt(self) -> None:
+        """Make those who wait on the descriptor come back: it ends."""
+        self.wire.shutdown_read()
+        self.wire.shutdown_write()
+
+    # -- link -------------------------------------------------------------
+
+    def send(self, opcode: int, payload: bytes | bytearray | memoryview, timeout: float | None) -> None:
+        with self._lock:
+            if self._inside:
+                self._deferred.append(lambda: self._put(opcode, payload))
+                return
+            self._inside = True
+            try:
+                protocol = self.protocol
+                protocol.send(opcode, payload)
+                if not self._unsent:
+                    self._flush()
+                mark = self._unsent_mark() if self._unsent else 0
+                if protocol.dirty:
+                    self._settle()
+                    self._notify()
+            finally:
+                self._leave()
+        if mark:
+            self._wait_until_sent(mark, timeout)
+        elif self._lost or self.finished:
+            raise self._failed()
+
+    def _failed(self) -> ConnectionClosed:
+        """What to tell a sender: the receiver may still be about to find out."""
+        if not self.finished:
+            self._wait_changed(lambda: self.finished, 1)
+            self._guarded(self._poison)
+        return self._closed()
+
+    def _wait_until_sent(self, mark: int, timeout: float | None) -> None:
+        deadline = None if timeout is None else self.now() + timeout
+        try:
+            while self._sent < mark and not self._lost and not self.finished:
+                left = None if deadline is None else deadline - self.now()
+                if left is not None and left <= 0:
+                    raise TimeoutError(f'the peer did not take the message in {timeout} s')
+                if self._enter_wait():
+                    try:
+                        self._wait_writable(left)
+                    finally:
+                        self._leave_wait()
+                    self._guarded(self._on_writable)
+        except BaseException as error:
+            if self._sent < mark:
+                self._guarded(self._poison)
+            if isinstance(error, TimeoutError):
+                raise self._closed() from error
+            raise
+        if self._sent < mark:
+            raise self._failed()
+
+    def close(self, payload: bytes, code: int, reason: str | None, wait: bool = True) -> None:
+        if self._guarded(lambda: self._begin_close(payload, code, reason)) and wait:
+            self._wait_changed(lambda: self.protocol.state >= ENDED, None)
+
+    def join(self, timeout: float | None) -> bool:
+        self._wait_changed(lambda: self.finished, timeout)
+        return self.finished

@@ -1,0 +1,257 @@
+"""Stdlib threads: the application's own thread reads the socket.
+
+``receive()`` blocks in the kernel's recv, so a message costs no hand-over
+between threads; nobody else reads meanwhile.  When nobody is in ``receive``,
+the watchman reads (``watchman.py``).
+
+Who waits in recv for a connection that another thread closes is released by
+``shutdown(SHUT_RD)``: the peer's Close can still be read after it.  TLS takes
+that for an attack, so a TLS reader polls, and a waker is polled beside it.
+"""
+
+from __future__ import annotations
+
+import select
+from collections.abc import Callable
+from typing import Any
+
+from ..protocol import ENDING, Message, Protocol
+from .link import READ_SIZE
+from .locked import LockedLink
+from .originals import original
+from .watchman import Waker, Watchman
+from .wire import Wire
+
+
+def wait_for(fd: int, write: bool, timeout: float | None, waker_fd: int | None = None) -> bool:
+    """Wait in the kernel until a descriptor is ready.
+
+    :param fd: the descriptor.
+    :param write: whether for writing, instead of reading.
+    :param timeout: seconds, None for ever.
+    :param waker_fd: a second descriptor, whose readability ends the wait too.
+    :returns: False when the time ran out.
+    """
+    poll = original('select', 'poll')()
+    poll.register(fd, select.POLLOUT if write else select.POLLIN)
+    if waker_fd is not None:
+        poll.register(waker_fd, select.POLLIN)
+    return bool(poll.poll(None if timeout is None else max(timeout, 0) * 1000))
+
+
+class ThreadLink(LockedLink):
+    """A link whose receiver is the reader."""
+
+    def __init__(self, wire: Wire, protocol: Protocol, now: Callable[[], float]) -> None:
+        super().__init__(wire, protocol, now)
+        self._changed = original('threading', 'Condition')(self._lock)
+        self._waker = Waker() if wire.tls else None
+        self._receiving = False
+        self._blocked = False  #: the receiver is in the kernel
+        self._adopted = False  #: the watchman reads
+        self._want = (False, False)
+        self._watching = (False, False, False)
+        self._deadline: float | None = None
+        self._visits = 0
+        self._visits_seen = -1
+        wire.be_blocking()
+        self._watchman = Watchman.on_duty(self)
+
+    def start(self) -> None:
+        self._guarded(self._settle)
+
+    # -- receive ----------------------------------------------------------
+
+    def receive(self, timeout: float | None) -> Message | None:
+        self._visits += 1
+        with self._lock:
+            message = self.protocol.take()
+            if message is not None:
+                if self._adopted and not self._want[0] and not self.protocol.paused:
+                    self.protocol.dirty = True  # there is room again
+                    self._guarded(self._settle)
+                return message
+            if self._receiving:
+                raise self._second_receiver()
+            self._receiving = True
+        try:
+            return self._wait_for_message(timeout)
+        finally:
+            self._receiving = False
+
+    def _wait_for_message(self, timeout: float | None) -> Message | None:
+        deadline = None if timeout is None else self.now() + timeout
+        while True:
+            with self._lock:
+                self._guarded(self._ask)
+                if self._ready():
+                    message = self.protocol.take()
+                    if message is None:
+                        raise self._closed()
+                    return message
+                self._blocked = True
+                self._waiting += 1
+            try:
+                if deadline is None and not self.wire.tls:
+                    self._block()
+                elif not self._poll(deadline):
+                    return None
+            finally:
+                if self._blocked:
+                    self._unblock()
+
+    def _ask(self) -> None:
+        protocol = self.protocol
+        protocol.ask()
+        if self.wire.tls:
+            self._read_all()
+        if self._adopted and protocol.state <= ENDING:
+            self._adopted = False
+            self._apply_watch()
+        if protocol.out or protocol.dirty:
+            self._after()
+
+    def _block(self) -> None:
+        try:
+            data = self.wire.recv_blocking(READ_SIZE)
+        except OSError:
+            data = b''
+        with self._lock:
+            self._unblock()
+            self._guarded(lambda: self._take_in(data))
+
+    def _take_in(self, data: bytes) -> None:
+        if data:
+            self.protocol.feed(data)
+        elif not self.finished and self.wire.ended():
+            self.protocol.eof()
+        self._after()
+
+    def _poll(self, deadline: float | None) -> bool:
+        left = None if deadline is None else deadline - self.now()
+        waker_fd = self._waker.fd if self._waker is not None else None
+        write = self.wire.tls and bool(self._unsent)
+        late = left is not None and left <= 0
+        ready = wait_for(self.wire.fd, write, left, waker_fd)
+        with self._lock:
+            self._unblock()
+            if ready and not self.finished:
+                if self._waker is not None:
+                    self._waker.clear()
+                self._guarded(self._on_readable)
+            return self._ready() or not late
+
+    def _unblock(self) -> None:
+        self._blocked = False
+        self._leave_wait()
+
+    def _read_all(self) -> None:
+        # While the receiver is in recv, it is the one who reads.  (A TLS
+        # receiver only polls.)
+        if not self._blocked or self.wire.tls:
+            super()._read_all()
+
+    def _lose(self) -> None:
+        if not self._blocked or self.wire.tls:
+            super()._lose()
+        else:
+            # On a broken connection its recv comes back.
+            self._lost = True
+            self._unsent = b''
+            self.protocol.out.clear()
+            self.wire.shutdown_read()
+
+    # -- waiting ----------------------------------------------------------
+
+    def _wait_writable(self, timeout: float | None) -> None:
+        wait_for(self.wire.fd, True, timeout)
+
+    def _wait_changed(self, condition: Callable[[], bool], timeout: float | None) -> None:
+        with self._changed:
+            self._changed.wait_for(condition, timeout)
+
+    def _notify(self) -> None:
+        closing = self.protocol.state > ENDING
+        if closing:
+            self._changed.notify_all()
+        if self._blocked and self._waker is not None and self._ready():
+            self._waker.wake()
+        elif self._blocked and closing and not self.finished:
+            self.wire.shutdown_read()
+            self._apply_watch()
+
+    def _interrupt(self) -> None:
+        super()._interrupt()
+        if self._waker is not None:
+            self._waker.wake()
+
+    def wake(self) -> None:
+        if self._waker is not None:
+            self._waker.wake()
+
+    # -- the watchman's side ----------------------------------------------
+
+    def _watch(self, read: bool, write: bool) -> None:
+        self._want = (read, write)
+        if self.protocol.state > ENDING:
+            self._adopted = True  # whoever received has left, or is about to
+        self._apply_watch()
+
+    def _apply_watch(self) -> None:
+        read, write = self._want
+        watching = (self._adopted and read, write, self.wire.read_shut)
+        if watching != self._watching:
+            self._watching = watching
+            self._watchman.watch(self.wire.fd, *watching)
+
+    def _arm(self, deadline: float | None) -> None:
+        self._deadline = deadline
+        if deadline is not None:
+            self._watchman.expect(deadline)
+
+    def _release(self) -> None:
+        self._watchman.drop(self.wire.fd)
+
+    def _close_wire(self) -> None:
+        super()._close_wire()
+        if self._waker is not None:
+            self._waker.close()
+            self._waker = None
+
+    def on_ready(self) -> None:
+        """The descriptor is ready and nobody is receiving; by the watchman."""
+        self._guarded(self._attend)
+
+    def _attend(self) -> None:
+        if not self.finished and not self._blocked:
+            if self._adopted:
+                self._on_readable()
+            if not self.finished:
+                self._on_writable()
+
+    def look_after(self, now: float) -> float | None:
+        """The watchman's look; returns when the next deadline comes."""
+        deadline = self._deadline
+        if deadline is not None and now >= deadline:
+            self._guarded(self._on_deadline)
+        if not self._adopted and not self._receiving:
+            if self._visits == self._visits_seen:
+                self._guarded(self._adopt)
+            else:
+                self._visits_seen = self._visits
+        return self._deadline
+
+    def _adopt(self) -> None:
+        if not self._receiving and not self.finished:
+            self._adopted = True
+            self._apply_watch()
+
+    def abandon(self) -> None:
+        self._watchman.abandon(self)
+
+    def give_up(self) -> None:
+        """Close what nobody holds any more; by the watchman."""
+        self._guarded(self._poison)
+
+
+__all__ = ['ThreadLink', 'wait_for']

@@ -1,0 +1,226 @@
+"""One thread for all connections that nobody is receiving on.
+
+With the profile ``threads`` the application's own thread reads the socket in
+``receive()``.  While it is busy with something else (a long handler, one that
+only sends, a closing handshake whose caller has left) somebody must answer
+pings, notice a Close and keep the time: the watchman.
+
+It costs the hot path nothing.  Ten times a second it looks at every link; one
+whose application has not called ``receive`` since the last look and is not in
+it now is *adopted*: its socket is watched by the watchman's epoll until the
+application comes back.  The thread is a daemon, starts with the first link
+and goes when there has been none for a moment.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import time
+from collections import deque
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from .originals import original
+
+if TYPE_CHECKING:
+    from .threads import ThreadLink
+
+#: Seconds between two looks: after one to two of them a link is adopted.
+LOOK_INTERVAL = 0.1
+
+#: Seconds that the thread outlives its last link.
+LINGER = 0.5
+
+
+class Waker:
+    """Makes a thread that waits in a poll come back."""
+
+    def __init__(self) -> None:
+        if hasattr(os, 'eventfd'):
+            self.fd = self._write_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        else:
+            self.fd, self._write_fd = os.pipe()
+            os.set_blocking(self.fd, False)
+            os.set_blocking(self._write_fd, False)
+        self._write = original('os', 'write')
+        self._read = original('os', 'read')
+
+    def wake(self) -> None:
+        with suppress(OSError):  # full: then it is awake, or gone
+            self._write(self._write_fd, b'\1\0\0\0\0\0\0\0')
+
+    def clear(self) -> None:
+        with suppress(OSError):
+            self._read(self.fd, 4096)
+
+    def close(self) -> None:
+        os.close(self.fd)
+        if self._write_fd != self.fd:
+            os.close(self._write_fd)
+
+
+class _Epoll:
+    """Readiness by Linux' epoll, which has edges."""
+
+    def __init__(self) -> None:
+        select = original('select', 'epoll')
+        self._epoll = select()
+        self._registered: set[int] = set()
+
+    def set(self, fd: int, read: bool, write: bool, edge: bool) -> None:
+        # EPOLLIN, EPOLLOUT, EPOLLET.  After shutdown(SHUT_RD) a socket always
+        # reads as ready, but an edge still comes with each new packet.
+        mask = (0x001 if read else 0) | (0x004 if write else 0) | (1 << 31 if edge else 0)
+        if not (read or write):
+            self.remove(fd)
+        elif fd in self._registered:
+            self._epoll.modify(fd, mask)
+        else:
+            self._epoll.register(fd, mask)
+            self._registered.add(fd)
+
+    def remove(self, fd: int) -> None:
+        if fd in self._registered:
+            self._registered.discard(fd)
+            with suppress(OSError):
+                self._epoll.unregister(fd)
+
+    def poll(self, timeout: float | None) -> list[int]:
+        return [fd for fd, _ in self._epoll.poll(-1 if timeout is None else timeout)]
+
+    def close(self) -> None:
+        self._epoll.close()
+
+
+class _Selector:
+    """Readiness where there is no epoll; edges are replaced by short waits."""
+
+    def __init__(self) -> None:
+        self._selector = selectors.DefaultSelector()
+        self._edges: set[int] = set()
+
+    def set(self, fd: int, read: bool, write: bool, edge: bool) -> None:
+        self.remove(fd)
+        if edge and read:
+            self._edges.add(fd)
+        mask = (selectors.EVENT_READ if read and not edge else 0) | (
+            selectors.EVENT_WRITE if write else 0
+        )
+        if mask:
+            self._selector.register(fd, mask)
+
+    def remove(self, fd: int) -> None:
+        self._edges.discard(fd)
+        with suppress(KeyError, ValueError, OSError):
+            self._selector.unregister(fd)
+
+    def poll(self, timeout: float | None) -> list[int]:
+        if self._edges:
+            timeout = min(timeout or 0.02, 0.02)
+        return [key.fd for key, _ in self._selector.select(timeout)] + list(self._edges)
+
+    def close(self) -> None:
+        self._selector.close()
+
+
+class Watchman:
+    """See the top of this file.  Every method may be called from any thread."""
+
+    _current: Watchman | None = None
+    _birth = original('threading', 'Lock')()
+
+    @classmethod
+    def on_duty(cls, link: ThreadLink) -> Watchman:
+        """The process's watchman, who looks after ``link`` from now on."""
+        with cls._birth:
+            watchman = cls._current
+            if watchman is None:
+                watchman = cls()
+                original('threading', 'Thread')(
+                    target=watchman._run, name='simple_websocket watchman', daemon=True
+                ).start()
+                cls._current = watchman
+            watchman._links[link.wire.fd] = link
+            return watchman
+
+    def __init__(self) -> None:
+        self._links: dict[int, ThreadLink] = {}
+        self._poller: Any = _Epoll() if hasattr(original('select', 'epoll'), 'poll') else _Selector()
+        self._waker = Waker()
+        self._poller.set(self._waker.fd, True, False, False)
+        self._abandoned: deque[ThreadLink] = deque()
+        self._wake_at = 0.0
+
+    def watch(self, fd: int, read: bool, write: bool, edge: bool) -> None:
+        """Have ``on_ready`` of the link with this descriptor called."""
+        self._poller.set(fd, read, write, edge)
+
+    def drop(self, fd: int) -> None:
+        """Forget a link, before its descriptor is given back."""
+        self._poller.remove(fd)
+        self._links.pop(fd, None)
+
+    def expect(self, deadline: float) -> None:
+        """Look at that time, should it come before the next regular look."""
+        if deadline < self._wake_at:
+            self._waker.wake()
+
+    def abandon(self, link: ThreadLink) -> None:
+        """Close a link that nobody holds; safe in a finaliser."""
+        self._abandoned.append(link)
+        self._waker.wake()
+
+    def _run(self) -> None:
+        idle_since: float | None = None
+        next_look = 0.0
+        while True:
+            now = time.monotonic()
+            if now >= next_look:
+                next_look = min(self._look(now), now + LOOK_INTERVAL)
+            if self._links:
+                idle_since = None
+            else:
+                idle_since = now if idle_since is None else idle_since
+                if now - idle_since >= LINGER and self._retire():
+                    return
+            self._wake_at = next_look
+            for fd in self._poller.poll(max(next_look - time.monotonic(), 0)):
+                if fd == self._waker.fd:
+                    self._waker.clear()
+                    next_look = 0.0
+                else:
+                    link = self._links.get(fd)
+                    if link is not None:
+                        link.on_ready()
+            while self._abandoned:
+                self._abandoned.popleft().give_up()
+
+    def _look(self, now: float) -> float:
+        """Look at every link; returns when the first deadline comes."""
+        first = now + LOOK_INTERVAL
+        for link in list(self._links.values()):
+            deadline = link.look_after(now)
+            if deadline is not None and deadline < first:
+                first = deadline
+        return first
+
+    def _retire(self) -> bool:
+        with self._birth:
+            if self._links:
+                return False
+            if Watchman._current is self:
+                Watchman._current = None
+        self._poller.close()
+        self._waker.close()
+        return True
+
+    @classmethod
+    def forget(cls) -> None:
+        """In a forked child: the thread has stayed with the parent."""
+        cls._current = None
+        cls._birth = original('threading', 'Lock')()
+
+
+if hasattr(os, 'register_at_fork'):
+    os.register_at_fork(after_in_child=Watchman.forget)

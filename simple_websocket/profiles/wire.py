@@ -1,0 +1,184 @@
+"""A socket, of whichever library, reduced to what a link does with it.
+
+Every operation here is non-blocking (but ``recv_blocking``, the hot path of
+threads): *whether* to wait and *how* is the link's business.  TLS is handled
+here, and only here: an ``SSLSocket`` with timeout 0 says that it would block
+by an exception, may want to write in order to read, and may hold bytes that
+no selector knows about.
+
+The bound methods are taken once, before a host's socket object is turned into
+a husk (see ``hosts.py``): that is how this file keeps using a socket which
+its host can no longer touch.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl
+from contextlib import suppress
+from typing import Any
+
+from .originals import original
+
+_DONTWAIT = getattr(socket, 'MSG_DONTWAIT', 0)
+
+_TCP_INFO = getattr(socket, 'TCP_INFO', 11)
+#: ESTABLISHED, FIN_WAIT1, FIN_WAIT2: the states in which the peer may still send.
+_TCP_PEER_OPEN = (1, 4, 5)
+
+#: What a dead connection raises where a live one would return bytes.
+_WOULD_BLOCK = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+
+
+def _tcp_of(sock: Any) -> Any:
+    """The object that speaks TCP below a green socket or an SSLSocket.
+
+    gevent keeps it as ``_sock``, eventlet as ``fd``; a stdlib socket, an
+    ``ssl.SSLSocket`` included, is its own.
+    """
+    for name in ('fd', '_sock'):
+        inner = getattr(sock, name, None)
+        if inner is not None and hasattr(inner, 'detach'):
+            return inner
+    return sock
+
+
+def _base_from(module: str, sock: Any) -> Any:
+    """The class of ``sock`` that comes from the standard library's ``module``,
+    below what a green library overrides; its own class where there is none."""
+    for kind in type(sock).__mro__:
+        if kind.__module__ == module:
+            return kind
+    return type(sock)
+
+
+class Wire:
+    """One connected stream socket.
+
+    Not safe for concurrent use where ``tls`` is set: OpenSSL's state is one
+    for both directions (invariant 9).  Without TLS one reader and one writer
+    may run side by side.
+
+    :param sock: a connected socket of the standard library, gevent or
+                 eventlet, with TLS or without.
+    """
+
+    def __init__(self, sock: Any) -> None:
+        self.sock = sock
+        self.tls = hasattr(sock, 'do_handshake')
+        self.fd: int = sock.fileno()
+        self._tcp = tcp = _tcp_of(sock)
+        self.read_shut = False
+        self._close = sock.close
+        # An SSLSocket overrides the names; TCP's own are its base's.
+        kind = _base_from('socket', tcp) if tcp is sock and self.tls else type(tcp)
+        self._tcp_recv = kind.recv
+        self._tcp_shutdown = kind.shutdown
+        self._tcp_detach = kind.detach
+        self._tcp_settimeout = kind.settimeout
+        if self.tls:
+            sock.setblocking(False)
+            self._recv = sock.recv
+            self._send = sock.send
+            self._unwrap: Any = _base_from('ssl', sock).unwrap
+        else:
+            self._recv = tcp.recv
+            self._send = tcp.send
+            self._unwrap = None
+        with suppress(OSError):
+            # A message is written whole; waiting for a fuller packet only
+            # delays it.  (A Unix socket has no such option.)
+            tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def be_blocking(self) -> None:
+        """Let ``recv_blocking`` wait in the kernel (threads, without TLS)."""
+        if not self.tls:
+            self._tcp_settimeout(self._tcp, None)
+
+    def recv_blocking(self, size: int) -> bytes:
+        """Wait for bytes; b'' at the end.  Only without TLS."""
+        data: bytes = self._recv(size)
+        return data
+
+    def recv(self, size: int) -> bytes | None:
+        """Take what has arrived.
+
+        :param size: at most so many bytes.
+        :returns: bytes, b'' at the end of the stream, None where it would block.
+        :raises OSError: when the connection is broken.
+        """
+        try:
+            data: bytes = self._recv(size) if self.tls else self._recv(size, _DONTWAIT)
+            return data if data or not self.read_shut or self.ended() else None
+        except _WOULD_BLOCK:
+            return None
+        except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
+            return b''
+
+    def send(self, data: bytes | memoryview) -> int:
+        """Write what TCP takes now.
+
+        :returns: how many bytes it took, 0 where it would block.
+        :raises OSError: when the connection is broken.
+        """
+        try:
+            sent: int = self._send(data) if self.tls else self._send(data, _DONTWAIT)
+            return sent
+        except _WOULD_BLOCK:
+            return 0
+
+    def discard(self, size: int) -> bytes | None:
+        """Like ``recv``, below TLS: for bytes that nobody will look at."""
+        try:
+            data: bytes = self._tcp_recv(self._tcp, size, _DONTWAIT)
+            return data if data or not self.read_shut or self.ended() else None
+        except _WOULD_BLOCK:
+            return None
+
+    def shutdown_read(self) -> None:
+        """Wake a thread that is blocked in ``recv_blocking`` or polls.
+
+        On Linux that recv returns b'', while bytes that arrive later can
+        still be read without blocking.  From then on b'' alone does not tell
+        the peer's end; ``ended`` does.
+        """
+        self.read_shut = True
+        with suppress(OSError):
+            self._tcp_shutdown(self._tcp, socket.SHUT_RD)
+
+    def ended(self) -> bool:
+        """Whether an empty read means that the peer's half has ended."""
+        if not self.read_shut:
+            return True
+        try:
+            info = self._tcp.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, 1)
+            return info[0] not in _TCP_PEER_OPEN
+        except OSError:
+            # A Unix socket: its peer's end shows as a hang-up of the whole.
+            poll = original('select', 'poll')()
+            poll.register(self.fd, 0)
+            return bool(poll.poll(0))
+
+    def shutdown_write(self) -> None:
+        """Say that nothing follows: TLS's close_notify, then TCP's FIN."""
+        self._close_notify()
+        with suppress(OSError):
+            self._tcp_shutdown(self._tcp, socket.SHUT_WR)
+
+    def _close_notify(self) -> None:
+        if self._unwrap is not None:
+            # Sends our close_notify and would wait for the peer's, which
+            # nobody needs: WebSocket has its own closing handshake.
+            unwrap, self._unwrap = self._unwrap, None
+            with suppress(OSError, ValueError):
+                unwrap(self.sock)
+
+    def close(self) -> None:
+        """Give the file descriptor back.  Nobody may be in ``recv_blocking``."""
+        with suppress(OSError):
+            self._close()
+        # A host's file objects on the socket keep it open beyond its close().
+        fd = self._tcp_detach(self._tcp)
+        if fd != -1:
+            os.close(fd)

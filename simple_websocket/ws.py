@@ -1,0 +1,651 @@
+"""``Server`` and ``Client``: WebSocket for code that blocks.
+
+A connection here is three things: a ``Protocol`` (what is said), a ``Wire``
+(the socket) and the ``Link`` that joins the two in the way of a profile (how
+to wait).  These classes make them, and hold on to the link only: when nobody
+holds the connection any more the link closes the socket.
+
+What may run at the same time: any number of ``send`` and one ``receive``, and
+``close`` at any moment, from whatever threads or greenlets, also from OS
+threads other than the one whose hub serves the connection.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import ssl
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any
+from weakref import ref
+
+from . import deflate, handshake, hosts
+from .codec import BINARY, TEXT
+from .errors import ConnectionClosed, ConnectionError
+from .options import Options, check_timeout
+from .profiles import Profile, resolve
+from .profiles.link import Link
+from .profiles.originals import original
+from .profiles.wire import Wire
+from .protocol import ENDED, ENDING, INTERNAL_ERROR, NORMAL_CLOSURE, InputBuffer, Protocol, close_payload
+
+Data = str | bytes | bytearray | memoryview
+
+#: The clock of every connection; looked up when called, for tests that
+#: replace it.
+_now: Callable[[], float] = time.monotonic
+
+
+class _Event:
+    """The ``event`` of a connection that waits without one: setting it makes a
+    waiting ``receive`` look again."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+
+    def set(self) -> None:
+        self._link.wake()
+
+    def clear(self) -> None:
+        """Nothing to do: it is never left set."""
+
+    def is_set(self) -> bool:
+        """Whether ``receive`` would return, or raise, at once."""
+        return bool(self._link.protocol.messages) or self._link.protocol.state > ENDING
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Like ``is_set``: a connection of this kind has nothing to wait on."""
+        return self.is_set()
+
+
+class _Thread:
+    """The ``thread`` of a connection that has none of its own."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self.name = 'simple_websocket connection'
+        self.daemon = True
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait until TCP is closed, ``timeout`` seconds at most."""
+        self._link.join(timeout)
+
+    def is_alive(self) -> bool:
+        """Whether TCP is still open."""
+        return not self._link.finished
+
+
+class Base:
+    """What the two ends have in common; made by ``Server`` and ``Client``."""
+
+    #: The negotiated subprotocol, or None (RFC 6455 section 1.9).
+    subprotocol: str | None = None
+
+    _link: Link | None = None
+
+    def _open(
+        self,
+        profile: Profile,
+        wire: Wire,
+        protocol: Protocol,
+        leftover: bytes,
+    ) -> None:
+        """Bring the connection to life."""
+        link = profile.make_link(wire, protocol, _now)
+        if leftover:
+            protocol.feed(leftover)
+        self._link = link
+        self.sock = wire.sock
+        self.thread = getattr(link, 'thread', None) or _Thread(link)
+        self.event = getattr(link, 'event', None) or _Event(link)
+        link.start()
+
+    @property
+    def _protocol(self) -> Protocol:
+        assert self._link is not None
+        return self._link.protocol
+
+    @property
+    def connected(self) -> bool:
+        """Whether messages can be sent.  Once false it stays so."""
+        return self._link is not None and self._link.protocol.state <= ENDING
+
+    @property
+    def close_reason(self) -> int:
+        """The close code (RFC 6455 section 7.4), once closed: the peer's; ours
+        where we closed or failed the connection; 1006 for an end without a
+        Close.  1005 until then, and for a Close without a code."""
+        return self._protocol.close_code
+
+    @property
+    def close_message(self) -> str | None:
+        """The text that came with the close code, or None."""
+        return self._protocol.close_reason
+
+    @property
+    def input_buffer(self) -> InputBuffer:
+        """The messages that were received and not yet taken."""
+        return self._protocol.messages
+
+    @property
+    def latency(self) -> float | None:
+        """Seconds between the last answered keepalive ping and its pong; None
+        as long as there is none (see ``ping_interval``)."""
+        return self._protocol.latency
+
+    def send(self, data: Any, timeout: float | None = None) -> None:
+        """Send a message (RFC 6455 section 5.6).
+
+        Returns when TCP has taken all of it.  A message leaves whole or the
+        connection fails: when the wait is interrupted by an exception, or by
+        ``timeout``, half a frame may be out, so nothing can follow it.
+
+        :param data: ``bytes``, ``bytearray`` or ``memoryview`` for a binary
+                     message; ``str`` for a text message, as is ``str(data)``
+                     of anything else.
+        :param timeout: seconds to wait for a peer that reads slowly; None (the
+                        default) to wait as long as it is connected.
+        :raises ConnectionClosed: on a closed connection, or when ``timeout``
+                                  ran out (with 1006).
+        :raises ValueError: for text with lone surrogates, which has no UTF-8
+                            form.
+        """
+        check_timeout(timeout)
+        payload: bytes | bytearray | memoryview
+        if isinstance(data, str):
+            opcode, payload = TEXT, data.encode()
+        elif isinstance(data, (bytes, bytearray)):
+            opcode, payload = BINARY, data
+        elif isinstance(data, memoryview):
+            opcode, payload = BINARY, data.tobytes()
+        else:
+            opcode, payload = TEXT, str(data).encode()
+        assert self._link is not None
+        self._link.send(opcode, payload, timeout)
+
+    def receive(self, timeout: float | None = None) -> Any:
+        """Receive a message.
+
+        What was received before the connection closed comes first.  An
+        exception thrown into the wait (a kill, a timeout of a green library,
+        Ctrl-C) loses nothing; call again.
+
+        :param timeout: seconds to wait; 0 does not wait, None (the default)
+                        waits as long as the connection lasts.
+        :returns: ``str`` or ``bytes``; None when ``timeout`` ran out.
+        :raises ConnectionClosed: when the connection is closed and every
+                                  message was taken; every time.
+        :raises SimpleWebsocketError: when another thread or greenlet is
+                                      waiting in ``receive`` already.
+        """
+        check_timeout(timeout)
+        assert self._link is not None
+        return self._link.receive(timeout)
+
+    def close(self, reason: int | None = None, message: str | None = None) -> None:
+        """Close the connection (RFC 6455 section 7.1.2).
+
+        Returns when the peer has answered the Close, ``close_timeout`` seconds
+        later at most.  Note the order: ``reason`` is the numeric code,
+        ``message`` the text (other libraries call the text "reason").
+
+        :param reason: the close code, 1000 by default; 4000 to 4999 are for
+                       applications.
+        :param message: a text of at most 123 bytes in UTF-8.
+        :raises ConnectionClosed: when the connection is closed already.
+        :raises ValueError: for a code that must not be sent, or too long a
+                            text; nothing was sent then.
+        """
+        self._close(reason, message, wait=True)
+
+    def _close(self, reason: int | None, message: str | None, wait: bool) -> None:
+        code = reason or NORMAL_CLOSURE
+        payload = close_payload(code, message)
+        assert self._link is not None
+        self._link.close(payload, int(code), message or None, wait)
+
+    def __enter__(self) -> Any:
+        return self
+
+    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
+        """Close: normally with 1000, with 1011 after an exception."""
+        failed = kind is not None and not issubclass(kind, ConnectionClosed)
+        with suppress(ConnectionClosed):
+            # An exception must not wait for a peer's answer.
+            self._close(INTERNAL_ERROR if failed else None, None, wait=not failed)
+
+    def __iter__(self) -> Iterator[Any]:
+        """The messages, until the connection closes."""
+        while True:
+            try:
+                message = self.receive()
+            except ConnectionClosed:
+                return
+            yield message
+
+    def __del__(self) -> None:
+        link = self._link
+        if link is None or link.protocol.state >= ENDED:
+            return
+        link.abandon()
+        with suppress(Exception):  # warnings may be errors, or gone at exit
+            warnings.warn(f'unclosed {self!r}', ResourceWarning, source=self)
+
+    def __repr__(self) -> str:
+        if self._link is None:
+            state = 'not open'
+        elif self.connected:
+            state = 'open'
+        else:
+            state = f'closed: {self.close_reason}'
+        return f'<simple_websocket.{type(self).__name__} {state}>'
+
+
+class Server(Base):
+    """A WebSocket connection that a WSGI application accepts.
+
+    Make one with ``Server.accept(environ)``, inside the handler of the
+    request; the WSGI server must be one that hands out its socket (Werkzeug,
+    gunicorn, gevent's pywsgi, eventlet's wsgi, or one that
+    ``register_host`` describes).  From then on the socket is this object's:
+    whatever the handler returns goes nowhere, and a connection that is left
+    open when the handler returns is closed.
+
+    :param environ: the WSGI environ.
+    :param subprotocols: the names that this server supports, one or a list.
+    :param receive_bytes: a hint for the size of a read, in bytes.
+    :param ping_interval: seconds between keepalive pings; None (the default)
+                          for none.  Any byte that arrives counts as life.
+    :param max_message_size: bytes that a message may have, inflated and
+                             reassembled; a larger one closes the connection
+                             with 1009.  None (the default) for no limit: set
+                             one on a server that strangers can reach.
+    :param thread_class: run a reader on this class; ``event_class`` and
+                         ``selector_class`` are what it waits with.  Not
+                         needed on any server: see ``profile``.
+    :param event_class: see ``thread_class``.
+    :param selector_class: see ``thread_class``.
+    :param profile: ``"threads"``, ``"gevent"``, ``"eventlet"`` or a
+                    ``Profile``; by default what the socket is made for.
+    :param ping_timeout: seconds that a ping may go without any sign of life
+                         before the connection fails with 1011; by default
+                         ``ping_interval``.
+    :param open_timeout: seconds that the handshake may take; default 10.
+    :param close_timeout: seconds that each step of closing may take; default 5.
+    :param max_queue: messages that may wait to be received before TCP slows
+                      the peer down; default 32.
+    :param max_fragments: frames that one message may come in; default 131072.
+    :param compression: permessage-deflate (RFC 7692) if the client offers it:
+                        True (the default), a ``Deflate``, or None for none.
+    :param origins: the origins that may connect (RFC 6455 section 10.2):
+                    ``"same"`` for pages of this very host, or a list; None
+                    (the default) for all.
+    :param headers: further headers for the response, a mapping or pairs.
+    :param logger: a ``logging.Logger``; default ``"simple_websocket"``.
+    :raises ConnectionError: when the request is no valid upgrade; it was
+                             answered with ``status_code`` (400, 403, 405, 426).
+    :raises RuntimeError: when the WSGI server hands out no socket.
+    :raises TypeError: for an argument of a wrong type.
+    :raises ValueError: for a wrong value.
+    """
+
+    #: The WSGI server: ``'werkzeug'``, ``'gunicorn'``, ``'eventlet'``,
+    #: ``'gevent'``, or a registered host's name.
+    mode: str
+
+    def __init__(
+        self,
+        environ: dict[str, Any],
+        subprotocols: Any = None,
+        receive_bytes: int = 4096,
+        ping_interval: float | None = None,
+        max_message_size: int | None = None,
+        thread_class: Any = None,
+        event_class: Any = None,
+        selector_class: Any = None,
+        *,
+        profile: Profile | str | None = None,
+        origins: Any = None,
+        headers: Any = None,
+        **options: Any,
+    ) -> None:
+        if not isinstance(environ, dict):
+            raise TypeError(f'environ must be the WSGI environ, not {environ!r}')
+        self.environ = environ
+        self.subprotocols = handshake.parse_subprotocols(subprotocols)
+        self._options = Options(receive_bytes, ping_interval, max_message_size, **options)
+        handshake.parse_origins(origins)
+        handshake.normalize_headers(headers)
+        host, sock = hosts.find_socket(environ)
+        self.mode = host.mode
+        chosen = resolve(profile, thread_class, event_class, selector_class, sock)
+        wire = Wire(sock)
+        leftover = hosts.take_over(host, environ, sock, _host_callback(ref(self)))
+        try:
+            response, compression = self._answer(origins, headers)
+        except handshake.Rejected as rejected:
+            self._refuse(chosen, wire, rejected)
+            raise ConnectionError(rejected.status, rejected.reason) from rejected
+        except BaseException:
+            wire.close()
+            raise
+        protocol = self._options.protocol(False, _now, compression)
+        protocol.out.append(response)
+        self._open(chosen, wire, protocol, leftover)
+        self._options.logger.debug('accepted %s in %s', self, chosen.name)
+
+    @classmethod
+    def accept(
+        cls,
+        environ: dict[str, Any],
+        subprotocols: Any = None,
+        receive_bytes: int = 4096,
+        ping_interval: float | None = None,
+        max_message_size: int | None = None,
+        thread_class: Any = None,
+        event_class: Any = None,
+        selector_class: Any = None,
+        **options: Any,
+    ) -> Server:
+        """Accept a WebSocket; takes what ``Server`` takes."""
+        return cls(
+            environ,
+            subprotocols,
+            receive_bytes,
+            ping_interval,
+            max_message_size,
+            thread_class,
+            event_class,
+            selector_class,
+            **options,
+        )
+
+    def choose_subprotocol(self, request: handshake.UpgradeRequest) -> str | None:
+        """Choose a subprotocol; override it for another policy.
+
+        :param request: the upgrade request; ``request.subprotocols`` lists
+                        what the client offers, best first.
+        :returns: one of them, or None.  By default the client's first that
+                  is among ``subprotocols``.
+        """
+        return handshake.choose_subprotocol(request.subprotocols, self.subprotocols)
+
+    def _answer(
+        self, origins: Any, headers: Any
+    ) -> tuple[bytes, deflate.PerMessageDeflate | None]:
+        request = handshake.request_from_environ(self.environ)
+        secure = self.environ.get('wsgi.url_scheme') == 'https'
+        handshake.check_origin(request, origins, secure)
+        try:
+            engine, extension = deflate.negotiate(self._options.compression, request.extensions)
+        except deflate.ExtensionSyntaxError as error:
+            raise handshake.Rejected(400, str(error)) from error
+        self.subprotocol = self.choose_subprotocol(request) or None
+        response = handshake.accept_response(request, self.subprotocol, extension, headers)
+        return response, engine
+
+    def _refuse(self, profile: Profile, wire: Wire, rejected: handshake.Rejected) -> None:
+        protocol = self._options.protocol(False, _now, None)
+        protocol.refuse(handshake.rejection_response(rejected))
+        self._open(profile, wire, protocol, b'')
+        self._options.logger.debug('refused: %s', rejected)
+
+    def _host_did(self, data: bytes | None) -> None:
+        """The host is done with the request: so must we be."""
+        if self.connected:
+            failed = data is not None and data.startswith(b'HTTP/') and data[9:10] == b'5'
+            with suppress(ConnectionClosed):
+                self._close(INTERNAL_ERROR if failed else None, None, wait=False)
+
+
+def _host_callback(server: ref[Server]) -> hosts.OnHost:
+    # A weak reference: the host's socket object must not keep alive a
+    # connection that the application has let go of.
+    def on_host(data: bytes | None) -> None:
+        this = server()
+        if this is not None:
+            this._host_did(data)
+
+    return on_host
+
+
+class Client(Base):
+    """A WebSocket connection to a server.
+
+    Make one with ``Client.connect(url)``.
+
+    :param url: ``ws://`` or ``wss://`` (``http``, ``https`` too).
+    :param subprotocols: the names to offer, one or a list in order of
+                         preference.
+    :param headers: further headers, a mapping or an iterable of pairs.
+    :param receive_bytes: a hint for the size of a read, in bytes.
+    :param ping_interval: see ``Server``, as for all that is not listed here.
+    :param max_message_size: see ``Server``.
+    :param ssl_context: an ``ssl.SSLContext``; by default one that verifies
+                        the server's certificate and name.
+    :param thread_class: see ``Server``.
+    :param event_class: see ``Server``.
+    :param selector_class: see ``Server``.
+    :param profile: see ``Server``; by default what the process is patched
+                    for, else the hub that the call is made in, else threads.
+    :param open_timeout: seconds for everything until the connection is open:
+                         TCP, TLS and the handshake; default 10.  (The time
+                         that a name takes to resolve can't be cut short.)
+    :param compression: permessage-deflate to offer; default True.
+    :param sock: a connected socket to use instead of making one.
+    :param server_hostname: the name to verify the certificate against, where
+                            it is not the URL's.
+    :raises ConnectionError: when the server refuses (with ``status_code``) or
+                             does not speak WebSocket.
+    :raises OSError: when it can't be reached or TLS fails; TimeoutError when
+                     ``open_timeout`` runs out.
+    :raises TypeError: for an argument of a wrong type.
+    :raises ValueError: for a wrong value.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        subprotocols: Any = None,
+        headers: Any = None,
+        receive_bytes: int = 4096,
+        ping_interval: float | None = None,
+        max_message_size: int | None = None,
+        ssl_context: ssl.SSLContext | None = None,
+        thread_class: Any = None,
+        event_class: Any = None,
+        selector_class: Any = None,
+        *,
+        profile: Profile | str | None = None,
+        sock: Any = None,
+        server_hostname: str | None = None,
+        **options: Any,
+    ) -> None:
+        self._options = Options(receive_bytes, ping_interval, max_message_size, **options)
+        self.url = url
+        target = handshake.parse_url(url)
+        compression = self._options.compression
+        opening = handshake.ClientHandshake(
+            target, subprotocols, headers, deflate.offer(compression) if compression else None
+        )
+        if ssl_context is not None and not isinstance(ssl_context, ssl.SSLContext):
+            raise TypeError(f'ssl_context must be an ssl.SSLContext, not {ssl_context!r}')
+        self.subprotocols = opening.subprotocols
+        chosen = resolve(
+            profile, thread_class, event_class, selector_class, sock, client=True
+        )
+        timeout = self._options.open_timeout
+        dial = _Dial(chosen, None if timeout is None else _now() + timeout)
+        wire = dial.wire(target, sock, ssl_context, server_hostname)
+        try:
+            response = dial.shake_hands(wire, opening)
+            engine = deflate.accept_offer(compression, response.extensions)
+        except deflate.DeflateError as error:
+            wire.close()
+            raise ConnectionError(None, str(error)) from error
+        except BaseException:
+            wire.close()
+            raise
+        self.subprotocol = response.subprotocol
+        protocol = self._options.protocol(True, _now, engine)
+        self._open(chosen, wire, protocol, response.leftover)
+        self._options.logger.debug('connected %s to %s in %s', self, url, chosen.name)
+
+    @classmethod
+    def connect(
+        cls,
+        url: str,
+        subprotocols: Any = None,
+        headers: Any = None,
+        receive_bytes: int = 4096,
+        ping_interval: float | None = None,
+        max_message_size: int | None = None,
+        ssl_context: ssl.SSLContext | None = None,
+        thread_class: Any = None,
+        event_class: Any = None,
+        selector_class: Any = None,
+        **options: Any,
+    ) -> Client:
+        """Connect to a server; takes what ``Client`` takes."""
+        return cls(
+            url,
+            subprotocols,
+            headers,
+            receive_bytes,
+            ping_interval,
+            max_message_size,
+            ssl_context,
+            thread_class,
+            event_class,
+            selector_class,
+            **options,
+        )
+
+
+class _Dial:
+    """Opens a client's connection, spending one deadline on all of it.
+
+    Sockets are plain ones without a timeout of their own; the profile waits.
+    """
+
+    def __init__(self, profile: Profile, deadline: float | None) -> None:
+        self._profile = profile
+        self._deadline = deadline
+
+    def _left(self) -> float | None:
+        return None if self._deadline is None else self._deadline - _now()
+
+    def _wait(self, fd: int, write: bool) -> None:
+        left = self._left()
+        if left is not None and (left <= 0 or not self._profile.wait(fd, write, left)):
+            raise TimeoutError('the connection was not open within open_timeout')
+        if left is None:
+            self._profile.wait(fd, write, None)
+
+    def wire(
+        self,
+        target: handshake.URL,
+        sock: Any,
+        context: ssl.SSLContext | None,
+        server_hostname: str | None,
+    ) -> Wire:
+        """A connected socket, with TLS where the URL says so."""
+        own = sock if sock is not None else self._connect(target.host, target.port)
+        try:
+            if target.secure and not hasattr(own, 'do_handshake'):
+                own = self._start_tls(own, context, server_hostname or target.host)
+            return Wire(own)
+        except BaseException:
+            own.close()
+            raise
+
+    def _connect(self, host: str, port: int) -> socket.socket:
+        """TCP to the first address that answers (RFC 6455 section 4.1)."""
+        first_error: OSError | None = None
+        addresses = self._profile.getaddrinfo(host, port, 0, socket.SOCK_STREAM)
+        for family, kind, proto, _, address in addresses:
+            sock = original('socket', 'socket')(family, kind, proto)
+            try:
+                sock.setblocking(False)
+                self._connect_to(sock, address)
+                return sock  # type: ignore[no-any-return]
+            except OSError as error:
+                sock.close()
+                first_error = first_error or error
+                if isinstance(error, TimeoutError):
+                    break  # the deadline is one for all of them
+            except BaseException:
+                sock.close()
+                raise
+        raise first_error or OSError(errno.EHOSTUNREACH, f'{host} has no address')
+
+    def _connect_to(self, sock: socket.socket, address: Any) -> None:
+        error = sock.connect_ex(address)
+        if error in (errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EAGAIN):
+            self._wait(sock.fileno(), True)
+            error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if error:
+            raise OSError(error, f'{os.strerror(error)}: {address[0]} port {address[1]}')
+
+    def _start_tls(
+        self, sock: Any, context: ssl.SSLContext | None, server_hostname: str
+    ) -> ssl.SSLSocket:
+        if context is None:
+            context = ssl.create_default_context()
+        sock.setblocking(False)
+        tls = context.wrap_socket(
+            sock, server_hostname=server_hostname, do_handshake_on_connect=False
+        )
+        try:
+            tls.setblocking(False)
+            while True:
+                try:
+                    tls.do_handshake()
+                    return tls
+                except ssl.SSLWantReadError:
+                    self._wait(tls.fileno(), False)
+                except ssl.SSLWantWriteError:
+                    self._wait(tls.fileno(), True)
+        except BaseException:
+            tls.close()
+            raise
+
+    def shake_hands(
+        self, wire: Wire, opening: handshake.ClientHandshake
+    ) -> handshake.Response:
+        """The opening handshake (RFC 6455 section 4.1)."""
+        try:
+            return self._shake_hands(wire, opening)
+        except ConnectionError:
+            raise
+        except TimeoutError:
+            raise
+        except OSError as error:
+            raise ConnectionError(None, f'the handshake failed: {error}') from error
+
+    def _shake_hands(
+        self, wire: Wire, opening: handshake.ClientHandshake
+    ) -> handshake.Response:
+        request = memoryview(opening.request())
+        while request:
+            sent = wire.send(request)
+            request = request[sent:]
+            if not sent:
+                self._wait(wire.fd, True)
+        while True:
+            data = wire.recv(65536)
+            if data is None:
+                self._wait(wire.fd, False)
+            elif data:
+                response = opening.receive(data)
+                if response is not None:
+                    return response
+            else:
+                opening.receive_eof()
+
+
+__all__ = ['Base', 'Client', 'Server']

@@ -1,0 +1,110 @@
+"""The modes that the tests run in: one process each, see `tests/matrix.py`.
+
+A mode says which directory of tests runs, in which environment, under which
+launcher, and what kind of world (threads, gevent, eventlet; patched or not)
+the process then is. `tests/conftest.py` checks that it really is.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+VARIABLE = 'SWS_MODE'
+
+
+@dataclass(frozen=True)
+class Mode:
+    name: str
+    tests: str
+    venv: str = 'full'
+    launch: tuple[str, ...] = ('-m', 'pytest')
+    world: str = 'threads'
+    patched: bool = False
+    # Modules that nobody may have imported in this process.
+    foreign: tuple[str, ...] = ()
+    environ: tuple[tuple[str, str], ...] = ()
+    # Seconds of wall clock, after which the process is ended.
+    bound: float = 240
+
+    @property
+    def green(self) -> bool:
+        return self.world != 'threads'
+
+    @property
+    def tags(self) -> frozenset[str]:
+        """What `pytest.mark.only` may name."""
+        tags = {self.name, self.world}
+        if self.green:
+            tags |= {'green', 'patched' if self.patched else 'unpatched'}
+        return frozenset(tags)
+
+
+_EVENTLET_RUNNER = 'tests/eventlet_runner.py'
+
+# In the order in which they are started: the long ones first.
+MODES = (
+    Mode('live', 'tests/live', bound=300),
+    Mode('live-eventlet-gunicorn', 'tests/live_eventlet_gunicorn', 'eventlet-gunicorn'),
+    Mode('isolated', 'tests/isolated'),
+    Mode(
+        'threads',
+        'tests/sync',
+        foreign=('gevent', 'eventlet'),
+    ),
+    Mode(
+        'threads-bare',
+        'tests/sync',
+        'bare',
+        foreign=('gevent', 'eventlet', 'greenlet'),
+    ),
+    Mode(
+        'gevent',
+        'tests/sync',
+        world='gevent',
+        foreign=('eventlet',),
+    ),
+    Mode(
+        'gevent-patched',
+        'tests/sync',
+        launch=('-m', 'pytest_gevent'),
+        world='gevent',
+        patched=True,
+        foreign=('eventlet',),
+    ),
+    Mode(
+        'eventlet',
+        'tests/sync',
+        launch=(_EVENTLET_RUNNER,),
+        world='eventlet',
+        foreign=('gevent',),
+    ),
+    Mode(
+        'eventlet-patched',
+        'tests/sync',
+        launch=(_EVENTLET_RUNNER, '--patch'),
+        world='eventlet',
+        patched=True,
+        foreign=('gevent',),
+    ),
+    Mode('aio', 'tests/aio', foreign=('gevent', 'eventlet')),
+    # The protocol's tests run once for each codec.
+    Mode(
+        'core',
+        'tests/core',
+        'bare',
+        foreign=('gevent', 'eventlet', 'greenlet'),
+        environ=(('SIMPLE_WEBSOCKET_CODEC', 'wsproto'),),
+    ),
+)
+
+BY_NAME = {mode.name: mode for mode in MODES}
+
+
+def current() -> Mode:
+    """The mode of this process; a plain `pytest` is the mode `threads`."""
+    name = os.environ.get(VARIABLE, 'threads')
+    try:
+        return BY_NAME[name]
+    except KeyError:
+        raise LookupError(f'{VARIABLE}={name}: not one of {", ".join(BY_NAME)}') from None
