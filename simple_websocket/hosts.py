@@ -51,6 +51,8 @@ class Host:
                         what a husk alone can't silence; None for nothing.
     :param refuse_select: whether the server must be kept from selecting on
                           its socket afterwards.
+    :param tells_version: whether ``SERVER_PROTOCOL`` is what the client sent;
+                          eventlet always says HTTP/1.0.
     """
 
     mode: str
@@ -59,6 +61,7 @@ class Host:
     close_input: bool = True
     end_quietly: Callable[[Environ], None] | None = None
     refuse_select: bool = False
+    tells_version: bool = True
 
 
 # -- the husk -------------------------------------------------------------
@@ -244,6 +247,7 @@ _hosts: list[Host] = [
         _eventlet_socket,
         lambda environ: environ['eventlet.input'].rfile,
         end_quietly=_eventlet_quiet,
+        tells_version=False,
     ),
     Host('gevent', _pywsgi_socket, _pywsgi_rfile),
 ]

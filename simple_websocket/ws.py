@@ -326,7 +326,7 @@ class Server(Base):
         wire = Wire(sock)
         leftover = hosts.take_over(host, environ, sock, _host_callback(ref(self)))
         try:
-            response, compression = self._answer(origins, headers)
+            response, compression = self._answer(host, origins, headers)
         except handshake.Rejected as rejected:
             self._refuse(chosen, wire, rejected)
             raise ConnectionError(rejected.status, rejected.reason) from rejected
@@ -375,9 +375,12 @@ class Server(Base):
         return handshake.choose_subprotocol(request.subprotocols, self.subprotocols)
 
     def _answer(
-        self, origins: Any, headers: Any
+        self, host: hosts.Host, origins: Any, headers: Any
     ) -> tuple[bytes, deflate.PerMessageDeflate | None]:
-        request = handshake.request_from_environ(self.environ)
+        environ = self.environ
+        if not host.tells_version:
+            environ = {**environ, 'SERVER_PROTOCOL': 'HTTP/1.1'}
+        request = handshake.request_from_environ(environ)
         secure = self.environ.get('wsgi.url_scheme') == 'https'
         handshake.check_origin(request, origins, secure)
         try:
