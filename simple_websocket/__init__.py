@@ -5,6 +5,7 @@ from .errors import ConnectionClosed, ConnectionError, SimpleWebsocketError
 from .hosts import Host, register_host
 from .profiles import Profile, get_profile
 from .ws import Client, Server
+from .wsgi import websocket_app
 
 __all__ = [
     'Client',
@@ -17,4 +18,5 @@ __all__ = [
     'SimpleWebsocketError',
     'get_profile',
     'register_host',
+    'websocket_app',
 ]

@@ -21,7 +21,7 @@ def pytest_runtest_protocol(item, nextitem):
 
 @pytest.fixture(scope='session', autouse=True)
 def warm():
-    """Start the hub and its helpers: what they open is part of no test."""
+    """Start the hub and what goes with it: what that opens is part of no test."""
     world = worlds.make(MODE)
     listener, port = world.listen()
     world.connect(port)

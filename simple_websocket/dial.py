@@ -1,0 +1,148 @@
+"""How a client gets from a URL to an open connection: DNS, TCP, TLS, HTTP.
+
+Every socket is a plain one that never blocks; the profile does the waiting, so
+the same code connects on threads and in a hub, patched or not.  One deadline
+is spent on all the steps.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import ssl
+from collections.abc import Callable
+from typing import Any
+
+from . import handshake
+from .errors import ConnectionError
+from .profiles import Profile
+from .profiles.originals import original
+from .profiles.wire import Wire
+
+
+class Dial:
+    """Opens a client's connection, spending one deadline on all of it.
+
+    :param profile: how to wait.
+    :param deadline: when to give up, by the clock ``now``; None for never.
+    :param now: a monotonic clock, in seconds.
+    """
+
+    def __init__(
+        self, profile: Profile, deadline: float | None, now: Callable[[], float]
+    ) -> None:
+        self._profile = profile
+        self._deadline = deadline
+        self._now = now
+
+    def _left(self) -> float | None:
+        return None if self._deadline is None else self._deadline - self._now()
+
+    def _wait(self, fd: int, write: bool) -> None:
+        left = self._left()
+        if left is not None and (left <= 0 or not self._profile.wait(fd, write, left)):
+            raise TimeoutError('the connection was not open within open_timeout')
+        if left is None:
+            self._profile.wait(fd, write, None)
+
+    def wire(
+        self,
+        target: handshake.URL,
+        sock: Any,
+        context: ssl.SSLContext | None,
+        server_hostname: str | None,
+    ) -> Wire:
+        """A connected socket, with TLS where the URL says so."""
+        own = sock if sock is not None else self._connect(target.host, target.port)
+        try:
+            if target.secure and not hasattr(own, 'do_handshake'):
+                own = self._start_tls(own, context, server_hostname or target.host)
+            return Wire(own)
+        except BaseException:
+            own.close()
+            raise
+
+    def _connect(self, host: str, port: int) -> socket.socket:
+        """TCP to the first address that answers (RFC 6455 section 4.1)."""
+        first_error: OSError | None = None
+        addresses = self._profile.getaddrinfo(host, port, 0, socket.SOCK_STREAM)
+        for family, kind, proto, _, address in addresses:
+            sock = original('socket', 'socket')(family, kind, proto)
+            try:
+                sock.setblocking(False)
+                self._connect_to(sock, address)
+                return sock  # type: ignore[no-any-return]
+            except OSError as error:
+                sock.close()
+                first_error = first_error or error
+                if isinstance(error, TimeoutError):
+                    break  # the deadline is one for all of them
+            except BaseException:
+                sock.close()
+                raise
+        raise first_error or OSError(errno.EHOSTUNREACH, f'{host} has no address')
+
+    def _connect_to(self, sock: socket.socket, address: Any) -> None:
+        error = sock.connect_ex(address)
+        if error in (errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EAGAIN):
+            self._wait(sock.fileno(), True)
+            error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if error:
+            raise OSError(error, f'{os.strerror(error)}: {address[0]} port {address[1]}')
+
+    def _start_tls(
+        self, sock: Any, context: ssl.SSLContext | None, server_hostname: str
+    ) -> ssl.SSLSocket:
+        if context is None:
+            context = ssl.create_default_context()
+        sock.setblocking(False)
+        tls = context.wrap_socket(
+            sock, server_hostname=server_hostname, do_handshake_on_connect=False
+        )
+        try:
+            tls.setblocking(False)
+            while True:
+                try:
+                    tls.do_handshake()
+                    return tls
+                except ssl.SSLWantReadError:
+                    self._wait(tls.fileno(), False)
+                except ssl.SSLWantWriteError:
+                    self._wait(tls.fileno(), True)
+        except BaseException:
+            tls.close()
+            raise
+
+    def shake_hands(
+        self, wire: Wire, opening: handshake.ClientHandshake
+    ) -> handshake.Response:
+        """The opening handshake (RFC 6455 section 4.1)."""
+        try:
+            return self._shake_hands(wire, opening)
+        except ConnectionError:
+            raise
+        except TimeoutError:
+            raise
+        except OSError as error:
+            raise ConnectionError(None, f'the handshake failed: {error}') from error
+
+    def _shake_hands(
+        self, wire: Wire, opening: handshake.ClientHandshake
+    ) -> handshake.Response:
+        request = memoryview(opening.request())
+        while request:
+            sent = wire.send(request)
+            request = request[sent:]
+            if not sent:
+                self._wait(wire.fd, True)
+        while True:
+            data = wire.recv(65536)
+            if data is None:
+                self._wait(wire.fd, False)
+            elif data:
+                response = opening.receive(data)
+                if response is not None:
+                    return response
+            else:
+                opening.receive_eof()
