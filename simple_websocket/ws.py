@@ -28,7 +28,15 @@ from .options import Options, check_timeout
 from .profiles import Profile, resolve
 from .profiles.link import Link
 from .profiles.wire import Wire
-from .protocol import ENDED, ENDING, INTERNAL_ERROR, NORMAL_CLOSURE, InputBuffer, Protocol, close_payload
+from .protocol import (
+    ENDED,
+    ENDING,
+    INTERNAL_ERROR,
+    NORMAL_CLOSURE,
+    InputBuffer,
+    Protocol,
+    close_payload,
+)
 
 Data = str | bytes | bytearray | memoryview
 
@@ -230,7 +238,7 @@ class Base:
             return
         link.abandon()
         with suppress(Exception):  # warnings may be errors, or gone at exit
-            warnings.warn(f'unclosed {self!r}', ResourceWarning, source=self)
+            warnings.warn(f'unclosed {self!r}', ResourceWarning, 2, source=self)
 
     def __repr__(self) -> str:
         if self._link is None:

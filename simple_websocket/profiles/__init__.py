@@ -97,14 +97,13 @@ def _gevent() -> Profile:
 def _eventlet() -> Profile:
     import eventlet.green.selectors
     import eventlet.green.socket
-    import eventlet.green.threading
 
-    from .eventlet import EventletLink, Thread, wait_for
+    from .eventlet import Event, EventletLink, Thread, wait_for
 
     return Profile(
         'eventlet',
         Thread,
-        eventlet.green.threading.Event,
+        Event,
         eventlet.green.selectors.DefaultSelector,
         wait_for,
         eventlet.green.socket.getaddrinfo,

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import eventlet.event
 import eventlet.hubs
 import greenlet
 
@@ -168,6 +169,37 @@ class Thread:
     def join(self, timeout: float | None = None) -> None:
         with eventlet.Timeout(timeout, False):
             self._green.wait()
+
+
+class Event:
+    """A ``threading.Event`` for green threads.
+
+    eventlet's own can't be had everywhere: on Python 3.13 its green
+    ``threading`` does not import inside a green thread.
+    """
+
+    def __init__(self) -> None:
+        self._set = False
+        self._event = eventlet.event.Event()
+
+    def is_set(self) -> bool:
+        return self._set
+
+    def set(self) -> None:
+        if not self._set:
+            self._set = True
+            self._event.send()
+
+    def clear(self) -> None:
+        if self._set:
+            self._set = False
+            self._event = eventlet.event.Event()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        if not self._set:
+            with eventlet.Timeout(timeout, False):
+                self._event.wait()
+        return self._set
 
 
 def wait_for(fd: int, write: bool, timeout: float | None) -> bool:

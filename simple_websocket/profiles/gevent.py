@@ -99,7 +99,7 @@ class GeventLink(HubLink):
         self._reader = self._writer = None
 
 
-class Thread(gevent.Greenlet):
+class Thread(gevent.Greenlet):  # type: ignore[misc]
     """A greenlet that is made like a ``threading.Thread``."""
 
     def __init__(self, target: Callable[[], Any]) -> None:

@@ -23,7 +23,7 @@ from typing import Any
 
 from ..errors import ConnectionClosed
 from ..protocol import ENDED, Message, Protocol
-from .link import Link
+from .link import Link, Payload
 from .originals import original
 from .wire import Wire
 
@@ -147,7 +147,8 @@ class HubLink(Link):
 
     def receive(self, timeout: float | None) -> Message | None:
         if self._get_ident() != self._home:
-            return self._from_outside(lambda: self.receive(timeout))
+            carried: Message | None = self._from_outside(lambda: self.receive(timeout))
+            return carried
         protocol = self.protocol
         message = protocol.take()
         if message is None:
@@ -202,7 +203,7 @@ class HubLink(Link):
         else:
             self._call_home(self._kick)
 
-    def send(self, opcode: int, payload: bytes | bytearray | memoryview, timeout: float | None) -> None:
+    def send(self, opcode: int, payload: Payload, timeout: float | None) -> None:
         if self._get_ident() != self._home:
             self._from_outside(lambda: self.send(opcode, payload, timeout))
             return

@@ -190,14 +190,9 @@ class InjectedLink(LockedLink):
             with self._lock:
                 self._watchers.remove(entry)
 
-    def _wait_writable(self, timeout: float | None) -> None:
-        selector = self._selector_class()
-        try:
-            selector.register(self.wire.fd, selectors.EVENT_WRITE)
-            selector.select(timeout)
-        finally:
-            with suppress(OSError, ValueError, KeyError):
-                selector.close()
+    def _help_out(self, mark: int, timeout: float | None) -> None:
+        # The reader writes the rest: eventlet bears one watcher a descriptor.
+        self._wait_changed(lambda: self._sent >= mark or self.finished, timeout)
 
     def abandon(self) -> None:
         # The reader does it, so that no lock is taken here.

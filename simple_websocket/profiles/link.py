@@ -24,6 +24,9 @@ from .wire import Wire
 READ_SIZE = 65536
 
 
+Payload = bytes | bytearray | memoryview
+
+
 class Link:
     """One open connection; see the top of this file.
 
@@ -54,7 +57,7 @@ class Link:
         """
         raise NotImplementedError
 
-    def send(self, opcode: int, payload: bytes | bytearray | memoryview, timeout: float | None) -> None:
+    def send(self, opcode: int, payload: Payload, timeout: float | None) -> None:
         """Write a message and wait until TCP has taken all of it.
 
         :raises ConnectionClosed: when it can't be written, or was not in
@@ -247,7 +250,7 @@ class Link:
         self._settle()
         self._notify()
 
-    def _put(self, opcode: int, payload: bytes | bytearray | memoryview) -> None:
+    def _put(self, opcode: int, payload: Payload) -> None:
         """Send from a signal handler that interrupted one of our own steps."""
         if self.protocol.state <= ENDING:
             self.protocol.send(opcode, payload)

@@ -23,7 +23,7 @@ from typing import Any
 
 from ..errors import ConnectionClosed
 from ..protocol import ENDED, Protocol
-from .link import Link
+from .link import Link, Payload
 from .originals import original
 from .wire import Wire
 
@@ -42,8 +42,9 @@ class LockedLink(Link):
 
     # -- what a backend adds ---------------------------------------------
 
-    def _wait_writable(self, timeout: float | None) -> None:
-        """Wait until TCP takes more, the connection ends, or ``timeout``."""
+    def _help_out(self, mark: int, timeout: float | None) -> None:
+        """Wait until TCP takes more and see to it that it gets it; may return
+        early.  ``mark`` is what ``_sent`` has to reach."""
         raise NotImplementedError
 
     def _wait_changed(self, condition: Callable[[], bool], timeout: float | None) -> None:
@@ -112,7 +113,7 @@ class LockedLink(Link):
 
     # -- link -------------------------------------------------------------
 
-    def send(self, opcode: int, payload: bytes | bytearray | memoryview, timeout: float | None) -> None:
+    def send(self, opcode: int, payload: Payload, timeout: float | None) -> None:
         with self._lock:
             if self._inside:
                 self._deferred.append(lambda: self._put(opcode, payload))
@@ -148,12 +149,7 @@ class LockedLink(Link):
                 left = None if deadline is None else deadline - self.now()
                 if left is not None and left <= 0:
                     raise TimeoutError(f'the peer did not take the message in {timeout} s')
-                if self._enter_wait():
-                    try:
-                        self._wait_writable(left)
-                    finally:
-                        self._leave_wait()
-                    self._guarded(self._on_writable)
+                self._help_out(mark, left)
         except BaseException as error:
             if self._sent < mark:
                 self._guarded(self._poison)

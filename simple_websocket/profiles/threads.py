@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import select
 from collections.abc import Callable
-from typing import Any
 
 from ..protocol import ENDING, Message, Protocol
 from .link import READ_SIZE
@@ -163,8 +162,13 @@ class ThreadLink(LockedLink):
 
     # -- waiting ----------------------------------------------------------
 
-    def _wait_writable(self, timeout: float | None) -> None:
-        wait_for(self.wire.fd, True, timeout)
+    def _help_out(self, mark: int, timeout: float | None) -> None:
+        if self._enter_wait():
+            try:
+                wait_for(self.wire.fd, True, timeout)
+            finally:
+                self._leave_wait()
+            self._guarded(self._on_writable)
 
     def _wait_changed(self, condition: Callable[[], bool], timeout: float | None) -> None:
         with self._changed:

@@ -15,6 +15,7 @@ and goes when there has been none for a moment.
 from __future__ import annotations
 
 import os
+import select
 import selectors
 import time
 from collections import deque
@@ -64,8 +65,7 @@ class _Epoll:
     """Readiness by Linux' epoll, which has edges."""
 
     def __init__(self) -> None:
-        select = original('select', 'epoll')
-        self._epoll = select()
+        self._epoll = original('select', 'epoll')()
         self._registered: set[int] = set()
 
     def set(self, fd: int, read: bool, write: bool, edge: bool) -> None:
@@ -146,7 +146,7 @@ class Watchman:
 
     def __init__(self) -> None:
         self._links: dict[int, ThreadLink] = {}
-        self._poller: Any = _Epoll() if hasattr(original('select', 'epoll'), 'poll') else _Selector()
+        self._poller: Any = _Epoll() if hasattr(select, 'epoll') else _Selector()
         self._waker = Waker()
         self._poller.set(self._waker.fd, True, False, False)
         self._abandoned: deque[ThreadLink] = deque()
