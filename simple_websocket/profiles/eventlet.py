@@ -59,7 +59,7 @@ class _Mailbox:
     def _on_call(self, fileno: int) -> None:
         try:
             self._out.recv(4096)
-        except BlockingIOError:
+        except OSError:  # empty, or dropped in this very turn of the hub
             return
         while self._calls:
             eventlet.spawn_n(self._calls.popleft())

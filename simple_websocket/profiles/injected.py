@@ -163,7 +163,8 @@ class InjectedLink(LockedLink):
             self.event.wait(left)
 
     def _ask(self) -> None:
-        self.protocol.ask()
+        if not self.protocol.messages:
+            self.protocol.ask()
         self._after()
 
     def wake(self) -> None:

@@ -101,9 +101,10 @@ class ThreadLink(LockedLink):
 
     def _ask(self) -> None:
         protocol = self.protocol
-        protocol.ask()
         if self.wire.tls:
             self._read_all()
+        if not protocol.messages:
+            protocol.ask()
         if self._adopted and protocol.state <= ENDING:
             self._adopted = False
             self._apply_watch()

@@ -225,5 +225,5 @@ def both_ends(world: Any, server: Any = None, client: Any = None) -> Iterator[tu
         yield here, there
     finally:
         for ws in (there, here):
-            with contextlib.suppress(Exception):
-                ws.close()
+            ws._link.abandon()
+            world.settles_to(lambda ws=ws: ws._link.finished, True)

@@ -1,0 +1,393 @@
+"""Closing: a handshake with truthful codes, and everything ends in time."""
+
+from __future__ import annotations
+
+import gc
+import socket
+import struct
+import warnings
+
+import pytest
+from support.peer import BINARY, CLOSE, PING, TEXT, accepted, both_ends, connected
+
+from simple_websocket import ConnectionClosed
+
+
+def closed_with(ws, timeout=5):
+    with pytest.raises(ConnectionClosed) as closed:
+        while ws.receive(timeout) is not None:
+            pass
+    return closed.value.reason
+
+
+def test_our_close_is_answered_and_reported_with_our_code(end, world):
+    ws, peer = end()
+    task = world.spawn(ws.close, 4321, 'that was it')
+    assert peer.expect_close(4321) == 'that was it'
+    peer.send(peer.close_frame(4321))
+    task.join()
+    assert (ws.close_reason, ws.close_message) == (4321, 'that was it')
+    assert not ws.connected
+    assert closed_with(ws) == 4321
+
+
+def test_the_server_ends_tcp_first(world, classes):
+    ws, peer = accepted(world, **classes)
+    task = world.spawn(ws.close)
+    peer.expect_close(1000)
+    peer.send(peer.close_frame(1000))
+    peer.expect_eof()
+    task.join()
+    peer.close()
+    world.settles_to(lambda: ws._link.finished, True)
+
+
+def test_the_client_waits_for_the_server_to_end_tcp(world, classes):
+    ws, peer = connected(world, **classes)
+    task = world.spawn(ws.close)
+    peer.expect_close(1000)
+    peer.send(peer.close_frame(1000))
+    task.join()
+    peer.sock.settimeout(0.05)
+    with pytest.raises((TimeoutError, socket.timeout)):
+        peer.sock.recv(1)
+    peer.close()
+    world.settles_to(lambda: ws._link.finished, True)
+
+
+@pytest.mark.parametrize(('code', 'reported'), [(1000, 1000), (4999, 4999), (None, 1005)])
+def test_the_peers_close_is_echoed_by_both_roles(end, code, reported):  # A9
+    ws, peer = end()
+    peer.send(peer.close_frame(code, '' if code is None else 'bye'))
+    assert closed_with(ws) == reported
+    assert ws.close_message == (None if code is None else 'bye')
+    peer.expect_close(code)
+
+
+def test_messages_before_the_close_come_first_and_may_be_answered(end):
+    ws, peer = end()
+    peer.send((TEXT, b'one'), (TEXT, b'two'), peer.close_frame(1000))
+    for text in ('one', 'two'):
+        assert ws.receive(5) == text
+        ws.send(text.upper())
+    assert closed_with(ws) == 1000
+    peer.expect(TEXT, b'ONE')
+    peer.expect(TEXT, b'TWO')
+    peer.expect_close(1000)
+
+
+def test_messages_before_a_violation_come_first_and_may_be_answered(end):
+    ws, peer = end()
+    peer.send((TEXT, b'one'), (0x3, b''))
+    assert ws.receive(5) == 'one'
+    ws.send('ONE')
+    assert closed_with(ws) == 1002
+    peer.expect(TEXT, b'ONE')
+    peer.expect_close(1002)
+
+
+def test_a_close_that_nobody_asks_for_is_answered_within_close_timeout(end, world):
+    ws, peer = end(close_timeout=0.2)
+    peer.send((TEXT, b'never taken'), peer.close_frame(1000))
+    peer.expect_close(1000)
+    assert ws.receive(0) == 'never taken'
+    assert closed_with(ws) == 1000
+
+
+def test_close_releases_a_receiver_at_once_though_the_peer_is_silent(end, world):  # A5
+    ws, peer = end(close_timeout=1)
+    task = world.spawn(closed_with, ws, None)
+    world.sleep(0.05)  # no event tells that a receiver has begun to wait
+    closer = world.spawn(ws.close, 4000)
+    assert task.join(timeout=0.7) == 4000
+    closer.join()
+
+
+def test_a_receiver_that_was_released_leaves_the_handshake_to_finish(end, world):
+    ws, peer = end(close_timeout=4)
+    task = world.spawn(closed_with, ws, None)
+    world.sleep(0.05)
+    closer = world.spawn(ws.close, 4000)
+    assert task.join() == 4000
+    peer.expect_close(4000)
+    peer.send((TEXT, b'still talking'), peer.close_frame(4000))
+    closer.join(timeout=2)
+
+
+def test_a_silent_peer_is_left_within_close_timeout_and_nothing_leaks(  # A6
+    world, role, classes
+):
+    baseline = world.fds()
+    ws, peer = (accepted if role == 'server' else connected)(
+        world, close_timeout=0.2, **classes
+    )
+    ws.close()
+    peer.expect_close(1000)
+    peer.expect_eof()
+    assert closed_with(ws) == 1000
+    peer.close()
+    del peer, ws
+    world._sockets.clear()
+    gc.collect()
+    world.settles_to(world.fds, baseline)
+
+
+@pytest.mark.parametrize('late', [(TEXT, b'late'), (PING, b'late'), (0x3, b'bad')])
+def test_what_comes_after_our_close_changes_nothing(end, world, late):  # A4
+    ws, peer = end()
+    task = world.spawn(ws.close, 4001)
+    peer.expect_close(4001)
+    peer.send(late)
+    assert not ws.connected
+    with pytest.raises(ConnectionClosed):
+        ws.send('x')
+    if late[0] != 0x3:
+        peer.send(peer.close_frame(4001))
+    task.join()
+    assert not ws.connected and closed_with(ws) == 4001
+
+
+def test_both_may_close_at_once(end, world):
+    ws, peer = end()
+    task = world.spawn(ws.close, 4001)
+    peer.send(peer.close_frame(4002))
+    peer.expect(CLOSE)
+    task.join()
+    assert ws.close_reason in (4001, 4002)  # whose came first
+    if peer.client:
+        peer.expect_eof()
+
+
+def test_close_on_a_closed_connection_raises(end):
+    ws, peer = end()
+    peer.send(peer.close_frame(1001, 'going'))
+    assert closed_with(ws) == 1001
+    for call in (ws.close, lambda: ws.send('x'), ws.receive):
+        with pytest.raises(ConnectionClosed) as closed:
+            call()
+        assert (closed.value.reason, closed.value.message) == (1001, 'going')
+        assert str(closed.value) == 'Connection closed: 1001 going'
+
+
+def test_closing_from_many_places_sends_one_close(end, world):
+    ws, peer = end()
+    outcomes = []
+
+    def closer():
+        try:
+            ws.close(4000)
+            outcomes.append('closed')
+        except ConnectionClosed:
+            outcomes.append('was closed')
+
+    tasks = [world.spawn(closer) for _ in range(5)]
+    peer.expect_close(4000)
+    peer.send(peer.close_frame(4000))
+    for task in tasks:
+        task.join()
+    assert sorted(outcomes) == ['closed'] + ['was closed'] * 4
+    if peer.client:
+        peer.expect_eof()
+
+
+@pytest.mark.parametrize(
+    ('reason', 'message', 'error'),
+    [
+        (999, None, ValueError),
+        (1005, None, ValueError),
+        (1006, None, ValueError),
+        (1015, None, ValueError),
+        (2999, None, ValueError),
+        (5000, None, ValueError),
+        (1000, 'x' * 124, ValueError),
+        (1000, 'ä' * 62, ValueError),
+        ('1000', None, TypeError),
+        (1000, b'bytes', TypeError),
+    ],
+)
+def test_a_close_that_must_not_be_sent_is_an_error_and_sends_nothing(
+    end, reason, message, error
+):
+    ws, peer = end()
+    with pytest.raises(error):
+        ws.close(reason, message)
+    ws.send('alive')
+    peer.expect(TEXT, b'alive')
+
+
+def test_the_end_without_a_close_is_1006(end):  # A10
+    ws, peer = end()
+    peer.send((TEXT, b'last words'))
+    peer.close()
+    assert ws.receive(5) == 'last words'
+    assert closed_with(ws) == 1006
+    assert ws.close_reason == 1006 and not ws.connected
+
+
+def test_the_end_in_the_middle_of_a_frame_is_1006(end):
+    ws, peer = end()
+    peer.send(peer.frame(BINARY, b'0123456789')[:-3])
+    peer.close()
+    assert closed_with(ws) == 1006
+
+
+def test_a_reset_is_1006(end):
+    ws, peer = end()
+    peer.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))
+    peer.close()
+    assert closed_with(ws) == 1006
+
+
+def test_half_a_close_of_tcp_is_1006(end):
+    ws, peer = end()
+    peer.sock.shutdown(socket.SHUT_WR)
+    assert closed_with(ws) == 1006
+
+
+def test_a_sender_learns_that_the_peer_has_gone(end, world):
+    ws, peer = end()
+    peer.close()
+
+    def push():
+        with pytest.raises(ConnectionClosed) as closed:
+            while True:
+                ws.send(b'x' * 1000)
+                world.sleep(0.001)
+        return closed.value.reason
+
+    assert world.spawn(push).join() == 1006
+    assert not ws.connected
+
+
+def test_a_sender_learns_the_code_of_a_peer_that_said_goodbye(end, world):
+    ws, peer = end()
+    peer.send(peer.close_frame(4123))
+    peer.expect_close(4123)
+    peer.close()
+    with pytest.raises(ConnectionClosed) as closed:
+        ws.send('x')
+    assert closed.value.reason == 4123
+
+
+def test_connected_turns_false_though_nobody_receives(end, world):
+    ws, peer = end()
+    peer.send(peer.close_frame(1001))
+    world.settles_to(lambda: ws.connected, False)
+    peer.expect_close(1001)
+    assert ws.close_reason == 1001
+
+
+def test_a_silent_peer_is_noticed_by_the_keepalive(end):  # A14, B14
+    ws, peer = end(ping_interval=0.1, ping_timeout=0.2)
+    peer.expect(PING)
+    assert closed_with(ws) == 1011
+    while (got := peer.read())[0] == PING:
+        pass
+    assert got[0] == CLOSE and got[1][:2] == (1011).to_bytes(2, 'big')
+
+
+def test_the_keepalive_works_while_nobody_receives(end, world):
+    ws, peer = end(ping_interval=0.05, ping_timeout=0.1)
+    world.settles_to(lambda: ws.connected, False)
+    assert ws.close_reason == 1011
+
+
+def test_anything_that_arrives_is_a_sign_of_life(end, world):
+    ws, peer = end(ping_interval=0.1, ping_timeout=0.15)
+    for _ in range(15):
+        peer.send((TEXT, b'no pong, but I am here'))
+        assert ws.receive(5)
+        world.sleep(0.04)
+    assert ws.connected
+
+
+def test_pongs_keep_the_connection_and_give_the_latency(end, world):
+    ws, peer = end(ping_interval=0.05)
+    task = world.spawn(closed_with, ws, None)
+    assert ws.latency is None
+    for _ in range(4):
+        payload = peer.expect(PING)
+        peer.send((0xA, payload))
+    world.wait_until(lambda: ws.latency is not None)
+    assert 0 <= ws.latency < 1
+    peer.send(peer.close_frame(1000))
+    assert task.join() == 1000
+
+
+def test_leaving_the_block_closes(end, world):
+    ws, peer = end()
+
+    def handler():
+        with ws as same:
+            assert same is ws
+            ws.send('hello')
+
+    task = world.spawn(handler)
+    peer.expect(TEXT, b'hello')
+    peer.expect_close(1000)
+    peer.send(peer.close_frame(1000))
+    task.join()
+
+
+def test_an_exception_in_the_block_closes_with_1011_and_goes_on(end):
+    ws, peer = end()
+    with pytest.raises(LookupError), ws:
+        raise LookupError('a bug of the application')
+    peer.expect_close(1011)
+    assert not ws.connected
+
+
+def test_a_connection_that_is_closed_in_its_block_is_left_alone(end):
+    ws, peer = end()
+    peer.send(peer.close_frame(4000))
+    with pytest.raises(ConnectionClosed), ws:
+        ws.receive(5)
+    peer.expect_close(4000)
+
+
+def test_an_unclosed_connection_is_closed_by_the_garbage_collector(world, role, classes):  # D8
+    baseline = world.fds()
+    ws, peer = (accepted if role == 'server' else connected)(world, **classes)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter('always')
+        del ws
+        gc.collect()
+    assert [w for w in caught if w.category is ResourceWarning]
+    peer.expect_eof()
+    peer.close()
+    del peer
+    world._sockets.clear()
+    gc.collect()
+    world.settles_to(world.fds, baseline)
+
+
+def test_two_hundred_connections_leave_nothing_behind(world, classes):
+    def once():
+        with both_ends(world, classes, classes) as (server, client):
+            client.send('echo')
+            server.send(server.receive(5))
+            assert client.receive(5) == 'echo'
+
+    once()
+    world._sockets.clear()
+    gc.collect()
+    fds, threads = world.fds(), world.os_threads()
+    for _ in range(200):
+        once()
+        world._sockets.clear()
+        world._tasks[:] = [task for task in world._tasks if not task.done]
+    gc.collect()
+    world.settles_to(lambda: world.fds() <= fds, True)
+    world.settles_to(lambda: world.os_threads() <= threads, True)
+
+
+def test_thread_and_join_tell_the_end(end, world):
+    ws, peer = end()
+    if not hasattr(ws.thread, 'join'):
+        return
+    task = world.spawn(ws.thread.join, 5)
+    peer.send(peer.close_frame(1000))
+    assert closed_with(ws) == 1000
+    peer.expect_close(1000)
+    peer.close()
+    task.join()
