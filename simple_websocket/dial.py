@@ -14,7 +14,7 @@ import ssl
 from collections.abc import Callable
 from typing import Any
 
-from . import handshake
+from .client_handshake import URL, ClientHandshake, Response
 from .errors import ConnectionError
 from .profiles import Profile
 from .profiles.originals import original
@@ -48,7 +48,7 @@ class Dial:
 
     def wire(
         self,
-        target: handshake.URL,
+        target: URL,
         sock: Any,
         context: ssl.SSLContext | None,
         server_hostname: str | None,
@@ -115,8 +115,8 @@ class Dial:
             raise
 
     def shake_hands(
-        self, wire: Wire, opening: handshake.ClientHandshake
-    ) -> handshake.Response:
+        self, wire: Wire, opening: ClientHandshake
+    ) -> Response:
         """The opening handshake (RFC 6455 section 4.1)."""
         try:
             return self._shake_hands(wire, opening)
@@ -128,8 +128,8 @@ class Dial:
             raise ConnectionError(None, f'the handshake failed: {error}') from error
 
     def _shake_hands(
-        self, wire: Wire, opening: handshake.ClientHandshake
-    ) -> handshake.Response:
+        self, wire: Wire, opening: ClientHandshake
+    ) -> Response:
         request = memoryview(opening.request())
         while request:
             sent = wire.send(request)

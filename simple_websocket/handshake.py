@@ -1,18 +1,16 @@
 """The opening handshake (RFC 6455 section 4): HTTP in, HTTP out, bytes only.
 
-A server reads a request that somebody else has parsed, from a WSGI environ or
-a list of headers, and writes a 101 or a refusal.  A client writes a request
-and parses the response, with h11.  The rules:
+The server's half, and what the client's (``client_handshake``) needs too.  A
+server reads a request that somebody else has parsed, from a WSGI environ or a
+list of headers, and writes a 101 or a refusal.  The rules:
 
 * One validator for every kind of server.  What isn't a valid upgrade gets the
   status that tells why (``Rejected``): 405 for the method, 426 for a request
   that asks for no upgrade or another version, 400 for a malformed one.
-* Whatever the caller gives (URL, headers, subprotocols, origins) is checked
-  before a byte is made of it, and a mistake is a ``TypeError`` or a
-  ``ValueError`` that names the argument.  No string can smuggle in a line.
-* Whatever the peer sends can only end in ``Rejected`` (here, the client is the
-  peer) or ``ConnectionError`` (there, the server), and is bounded in size.
-* The bytes behind the response's head are frames; they are kept.
+* Whatever the caller gives (headers, subprotocols, origins) is checked before
+  a byte is made of it, and a mistake is a ``TypeError`` or a ``ValueError``
+  that names the argument.  No string can smuggle in a line.
+* Whatever the peer sends can only end in ``Rejected``.
 
 This file refuses to know sockets, time, frames, and what an extension means:
 ``deflate`` makes and judges those header values.
@@ -23,27 +21,17 @@ from __future__ import annotations
 import base64
 import hashlib
 import ipaddress
-import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
-from urllib.parse import quote, unquote_to_bytes, urlsplit
-
-import h11
-
-from .errors import ConnectionError
+from urllib.parse import quote
 
 Headers = list[tuple[str, str]]
 
 VERSION = '13'
 _GUID = b'258EAFA5-E914-47DA-95CA-C5AB0DC85B11'  # RFC 6455 section 1.3
-
-#: Bytes that the heads of a server's responses may have, 1xx ones included,
-#: and how many of those are put up with.
-MAX_RESPONSE_HEAD = 65536
-MAX_INFORMATIONAL = 16
 
 #: Headers that the handshake writes itself, or that a handshake can't have.
 _OWN_HEADERS = frozenset({
@@ -52,12 +40,11 @@ _OWN_HEADERS = frozenset({
     'sec-websocket-extensions', 'sec-websocket-protocol',
 })  # fmt: skip
 
-_DEFAULT_PORTS = {'http': 80, 'ws': 80, 'https': 443, 'wss': 443}
+DEFAULT_PORTS = {'http': 80, 'ws': 80, 'https': 443, 'wss': 443}
 
 _token = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 # Field values that a peer can't misread: RFC 9110 section 5.5 without obs-text.
-_field_value = re.compile(r'[\t\x20-\x7e]*')
-_visible = re.compile(r'[\x21-\x7e]+')
+FIELD_VALUE = re.compile(r'[\t\x20-\x7e]*')
 _authority = re.compile(r'(?:\[([^\[\]]*)\]|([^\[\]:]*))(?::([0-9]{0,5}))?')
 _reg_name = re.compile(r'[A-Za-z0-9._~-]+')
 
@@ -131,7 +118,7 @@ def normalize_headers(headers: object) -> Headers:
             )
         if _token.fullmatch(name) is None:
             raise ValueError(f'headers: {name!r} is no header name')
-        if _field_value.fullmatch(value) is None:
+        if FIELD_VALUE.fullmatch(value) is None:
             # The value may be a secret, so it isn't shown.
             raise ValueError(f'headers: the value of {name} is not printable ASCII')
         if name.lower() in _OWN_HEADERS:
@@ -226,26 +213,26 @@ def request_from_headers(
     return _validate(method, target, http_version, list(pairs))
 
 
-def _values(headers: Headers, name: str) -> list[str]:
+def header_values(headers: Headers, name: str) -> list[str]:
     return [value.strip(' \t') for key, value in headers if key.lower() == name]
 
 
-def _tokens(headers: Headers, name: str) -> list[str]:
+def header_tokens(headers: Headers, name: str) -> list[str]:
     """Return the elements of a list header, over all its fields."""
     parts = (
         part.strip(' \t')
-        for value in _values(headers, name)
+        for value in header_values(headers, name)
         for part in value.split(',')
     )
     return [part for part in parts if part]
 
 
-def _has_token(headers: Headers, name: str, token: str) -> bool:
-    return token in (part.lower() for part in _tokens(headers, name))
+def has_token(headers: Headers, name: str, token: str) -> bool:
+    return token in (part.lower() for part in header_tokens(headers, name))
 
 
 def _single(headers: Headers, name: str) -> str | None:
-    values = _values(headers, name)
+    values = header_values(headers, name)
     if len(values) > 1:
         raise Rejected(400, f'More than one {name.title()} header.')
     return values[0] if values else None
@@ -265,22 +252,22 @@ def _validate(
             'A WebSocket needs HTTP/1.1; '
             'a proxy in between may be set to another version.',
         )
-    upgrade = _has_token(headers, 'upgrade', 'websocket')
-    if not upgrade or not _has_token(headers, 'connection', 'upgrade'):
+    upgrade = has_token(headers, 'upgrade', 'websocket')
+    if not upgrade or not has_token(headers, 'connection', 'upgrade'):
         raise Rejected(
             426,
             'This is a WebSocket: connect with a WebSocket client (ws:// or wss://). '
             'A proxy in between must pass on the headers Upgrade and Connection.',
         )
-    length = _values(headers, 'content-length')
-    if _values(headers, 'transfer-encoding') or any(
+    length = header_values(headers, 'content-length')
+    if header_values(headers, 'transfer-encoding') or any(
         set(value) != {'0'} for value in length
     ):
         raise Rejected(400, 'A WebSocket request has no body.')
     _check_version(headers)
     return UpgradeRequest(
         subprotocols=_offered_subprotocols(headers),
-        extensions=_values(headers, 'sec-websocket-extensions'),
+        extensions=header_values(headers, 'sec-websocket-extensions'),
         origin=_single(headers, 'origin'),
         host=_single(headers, 'host'),
         target=target,
@@ -310,7 +297,7 @@ def _checked_key(headers: Headers) -> str:
 
 
 def _offered_subprotocols(headers: Headers) -> list[str]:
-    offered = _tokens(headers, 'sec-websocket-protocol')
+    offered = header_tokens(headers, 'sec-websocket-protocol')
     if any(_token.fullmatch(name) is None for name in offered):
         raise Rejected(
             400, 'The header Sec-WebSocket-Protocol is not a list of tokens.'
@@ -401,16 +388,16 @@ def _normalize_origin(origin: str) -> str | None:
     if not separator or re.fullmatch(r'[a-z][a-z0-9+.-]*', scheme) is None:
         return None
     try:
-        host, port = _split_authority(authority)
+        host, port = split_authority(authority)
     except ValueError:
         return None
-    text = _bracketed(host)
-    if port not in (None, _DEFAULT_PORTS.get(scheme)):
+    text = bracketed(host)
+    if port not in (None, DEFAULT_PORTS.get(scheme)):
         text += f':{port}'
     return f'{scheme}://{text}'
 
 
-def _split_authority(authority: str) -> tuple[str, int | None]:
+def split_authority(authority: str) -> tuple[str, int | None]:
     """Split ``host[:port]``; an IPv6 address comes without its brackets.
 
     :raises ValueError: it isn't that.
@@ -445,7 +432,7 @@ def _ascii_host(name: str) -> str:
     return ascii_name.lower()
 
 
-def _bracketed(host: str) -> str:
+def bracketed(host: str) -> str:
     # A zone means something on this machine only (RFC 6874 section 4).
     return f'[{host.partition("%")[0]}]' if ':' in host else host
 
@@ -525,250 +512,3 @@ def _head(first_line: str, fields: Headers) -> bytes:
     if any('\r' in line or '\n' in line or '\0' in line for line in lines):
         raise ValueError('a header has a line break or a NUL in it')
     return '\r\n'.join([*lines, '', '']).encode('latin-1')
-
-
-# Client: the URL
-
-
-@dataclass(frozen=True)
-class URL:
-    """Where a client connects to (RFC 6455 section 3)."""
-
-    secure: bool  #: TLS or not
-    host: str  #: for the resolver and for TLS: ASCII, IPv6 without brackets
-    port: int
-    target: str  #: path and query
-    host_header: str  #: with the port where it isn't the scheme's
-    #: from ``user:password@``; a secret, so it isn't shown
-    authorization: str | None = field(default=None, repr=False)
-
-
-def parse_url(url: str) -> URL:
-    """Parse a WebSocket URL.
-
-    :param url: ``ws://`` or ``wss://`` (``http://`` and ``https://`` mean the
-                same).  An international host name is turned into ASCII;
-                everything else has to be percent-encoded by the caller.
-    :raises TypeError: it isn't a string.
-    :raises ValueError: it isn't such a URL, or has a fragment.
-    """
-    if not isinstance(url, str):
-        raise TypeError(f'url must be a str, not {type(url).__name__}')
-    # Before the standard library sees it, which silently drops line breaks.
-    if re.search(r'[\x00-\x20\x7f\\]', url):
-        raise ValueError('url has a space, a backslash or a control character in it')
-    if '#' in url:
-        raise ValueError('url has a fragment, which a WebSocket URL must not have')
-    try:
-        parts = urlsplit(url)
-        userinfo, at, authority = parts.netloc.rpartition('@')
-        host, port = _split_authority(authority)
-    except ValueError as error:
-        raise ValueError(f'url: {error}') from error
-    if parts.scheme not in _DEFAULT_PORTS:
-        raise ValueError(f'url must begin with ws:// or wss://, not {parts.scheme!r}')
-    target = parts.path or '/'
-    if '?' in url:
-        target += '?' + parts.query
-    if _visible.fullmatch(target) is None:
-        raise ValueError('url: path and query must be ASCII; percent-encode the rest')
-    default_port = _DEFAULT_PORTS[parts.scheme]
-    host_header = _bracketed(host)
-    if port not in (None, default_port):
-        host_header += f':{port}'
-    return URL(
-        secure=default_port == 443,
-        host=host,
-        port=port or default_port,
-        target=target,
-        host_header=host_header,
-        authorization=_basic(userinfo) if at else None,
-    )
-
-
-def _basic(userinfo: str) -> str:
-    """Return the Authorization header for ``user:password`` (RFC 7617)."""
-    user, _, password = userinfo.partition(':')
-    credentials = unquote_to_bytes(user) + b':' + unquote_to_bytes(password)
-    return 'Basic ' + base64.b64encode(credentials).decode('ascii')
-
-
-# Client: the handshake
-
-
-class HandshakeError(Exception):
-    """What a server's response violates; the cause of a ``ConnectionError``."""
-
-
-@dataclass(frozen=True)
-class Response:
-    """A server's agreement (RFC 6455 section 4.1)."""
-
-    subprotocol: str | None  #: one of those offered
-    extensions: list[str]  #: values of ``Sec-WebSocket-Extensions``, unparsed
-    headers: Headers  #: all of them
-    leftover: bytes  #: what was received behind the head: frames
-
-
-class ClientHandshake:
-    """A client's side of one opening handshake.
-
-    Send :meth:`request`, feed what arrives to :meth:`receive` until it returns
-    the :class:`Response`.  For one thread at a time.
-
-    :param url: where to, from :func:`parse_url`.
-    :param subprotocols: what to offer, as :func:`parse_subprotocols` takes it.
-    :param headers: further header fields, as :func:`normalize_headers` takes
-                    them.  ``Host``, ``Origin`` and ``Authorization`` replace
-                    what would be sent otherwise.
-    :param extensions: the value of ``Sec-WebSocket-Extensions``, None to ask
-                       for none.
-    :param origin: the value of ``Origin``, None to send none.
-    :raises TypeError: an argument has the wrong type.
-    :raises ValueError: an argument can't be sent.
-    """
-
-    def __init__(
-        self,
-        url: URL,
-        subprotocols: object = None,
-        headers: object = None,
-        extensions: str | None = None,
-        origin: str | None = None,
-    ) -> None:
-        self.key = base64.b64encode(os.urandom(16)).decode('ascii')
-        self.subprotocols = parse_subprotocols(subprotocols)
-        self.extensions = extensions
-        self._received = 0
-        self._informational = 0
-        self._http = h11.Connection(
-            h11.CLIENT, max_incomplete_event_size=MAX_RESPONSE_HEAD
-        )
-        fields = self._request_headers(url, normalize_headers(headers), origin)
-        request = h11.Request(method='GET', target=url.target, headers=fields)
-        self._request = self._http.send(request) or b''
-        self._http.send(h11.EndOfMessage())
-
-    def _request_headers(self, url: URL, extra: Headers, origin: str | None) -> Headers:
-        given = [name.lower() for name, _ in extra]
-        if origin is not None:
-            if not isinstance(origin, str):
-                raise TypeError(f'origin must be a str, not {type(origin).__name__}')
-            if _visible.fullmatch(origin) is None:
-                raise ValueError(f'origin {origin!r} is not one')
-        for name in ('host', 'origin', 'authorization'):
-            if given.count(name) > 1:
-                raise ValueError(f'headers: more than one {name.title()}')
-        fields = [] if 'host' in given else [('Host', url.host_header)]
-        fields += [
-            ('Upgrade', 'websocket'),
-            ('Connection', 'Upgrade'),
-            ('Sec-WebSocket-Key', self.key),
-            ('Sec-WebSocket-Version', VERSION),
-        ]
-        if self.subprotocols:
-            fields.append(('Sec-WebSocket-Protocol', ', '.join(self.subprotocols)))
-        if self.extensions is not None:
-            if _field_value.fullmatch(self.extensions) is None:
-                raise ValueError(f'extensions {self.extensions!r} is no header value')
-            fields.append(('Sec-WebSocket-Extensions', self.extensions))
-        if origin is not None and 'origin' not in given:
-            fields.append(('Origin', origin))
-        if url.authorization is not None and 'authorization' not in given:
-            fields.append(('Authorization', url.authorization))
-        return fields + extra
-
-    def request(self) -> bytes:
-        """Return the request to send (RFC 6455 section 4.1)."""
-        return self._request
-
-    def receive(self, data: bytes) -> Response | None:
-        """Take bytes from the server, in any split.
-
-        Informational responses other than the 101 are skipped (RFC 9110
-        section 15.2), redirects are not followed.
-
-        :param data: what was received; nothing isn't the end, see
-                     :meth:`receive_eof`.
-        :return: the response, None until it is complete.
-        :raises ConnectionError: the server refused, with the status; or its
-            response isn't valid.
-        """
-        try:
-            return self._receive(data) if data else None
-        except h11.RemoteProtocolError as error:
-            raise ConnectionError(
-                None, f'the server does not speak HTTP: {error}'
-            ) from error
-        except HandshakeError as error:
-            raise ConnectionError(None, str(error)) from error
-
-    def receive_eof(self) -> None:
-        """Take note that the server hung up before the handshake was complete.
-
-        :raises ConnectionError: always.
-        """
-        where = 'in the middle of' if self._received else 'before'
-        raise ConnectionError(None, f'the server hung up {where} its response')
-
-    def _receive(self, data: bytes) -> Response | None:
-        self._received += len(data)
-        self._http.receive_data(data)
-        while True:
-            event = self._http.next_event()
-            if event is h11.NEED_DATA:
-                if self._received > MAX_RESPONSE_HEAD:
-                    raise HandshakeError('the response is too long')
-                return None
-            if isinstance(event, h11.InformationalResponse):
-                if event.status_code == 101:
-                    leftover = self._http.trailing_data[0]
-                    if self._received - len(leftover) > MAX_RESPONSE_HEAD:
-                        raise HandshakeError('the response is too long')
-                    return self._judge(_text(event.headers), leftover)
-                self._informational += 1
-                if self._informational > MAX_INFORMATIONAL:
-                    raise HandshakeError('too many informational responses')
-            elif isinstance(event, h11.Response):
-                raise _refusal(event)
-            else:  # there is nothing that could follow
-                raise HandshakeError('unexpected data in the handshake')
-
-    def _judge(self, headers: Headers, leftover: bytes) -> Response:
-        """Check a 101 (RFC 6455 section 4.1)."""
-        if {token.lower() for token in _tokens(headers, 'upgrade')} != {'websocket'}:
-            raise HandshakeError('the server upgrades to something else')
-        if not _has_token(headers, 'connection', 'upgrade'):
-            raise HandshakeError('the response has no Connection: Upgrade')
-        accept = _values(headers, 'sec-websocket-accept')
-        if accept != [accept_token(self.key)]:
-            raise HandshakeError('Sec-WebSocket-Accept is missing, repeated or wrong')
-        extensions = _values(headers, 'sec-websocket-extensions')
-        if self.extensions is None and any(extensions):
-            raise HandshakeError(
-                'the server chose an extension where none was asked for'
-            )
-        chosen = _values(headers, 'sec-websocket-protocol')
-        if len(chosen) > 1:
-            raise HandshakeError('the server chose more than one subprotocol')
-        if chosen and chosen[0] not in self.subprotocols:
-            raise HandshakeError(
-                f'the server chose subprotocol {chosen[0][:80]!r}, not asked for'
-            )
-        return Response(chosen[0] if chosen else None, extensions, headers, leftover)
-
-
-def _text(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
-    return [
-        (name.decode('latin-1'), value.decode('latin-1')) for name, value in headers
-    ]
-
-
-def _refusal(response: h11.Response) -> ConnectionError:
-    """Return what a final response means: no WebSocket, with its status."""
-    headers = _text(response.headers)
-    message = response.reason.decode('latin-1', 'replace')
-    location = _values(headers, 'location')
-    if 300 <= response.status_code < 400 and location:
-        message += f' (to {location[0]!r}; redirects are not followed)'
-    return ConnectionError(response.status_code, message[:300])

@@ -20,7 +20,7 @@ from contextlib import suppress
 from typing import Any
 from weakref import ref
 
-from . import deflate, handshake, hosts
+from . import client_handshake, deflate, handshake, hosts
 from .codec import BINARY, TEXT
 from .dial import Dial
 from .errors import ConnectionClosed, ConnectionError
@@ -475,9 +475,9 @@ class Client(Base):
     ) -> None:
         self._options = Options(receive_bytes, ping_interval, max_message_size, **options)
         self.url = url
-        target = handshake.parse_url(url)
+        target = client_handshake.parse_url(url)
         compression = self._options.compression
-        opening = handshake.ClientHandshake(
+        opening = client_handshake.ClientHandshake(
             target, subprotocols, headers, deflate.offer(compression) if compression else None
         )
         if ssl_context is not None and not isinstance(ssl_context, ssl.SSLContext):

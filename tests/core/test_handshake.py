@@ -10,12 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simple_websocket.errors import ConnectionError
-from simple_websocket.handshake import (
+from simple_websocket.client_handshake import (
     MAX_INFORMATIONAL,
     MAX_RESPONSE_HEAD,
     URL,
     ClientHandshake,
+    parse_url,
+)
+from simple_websocket.errors import ConnectionError
+from simple_websocket.handshake import (
     Rejected,
     accept_response,
     accept_token,
@@ -24,7 +27,6 @@ from simple_websocket.handshake import (
     normalize_headers,
     parse_origins,
     parse_subprotocols,
-    parse_url,
     rejection_response,
     request_from_environ,
     request_from_headers,
