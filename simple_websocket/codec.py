@@ -1,9 +1,9 @@
 """Frames (RFC 6455 section 5): bytes in, chunks out, and the way back.
 
 A *codec* is a ``Decoder`` class and an ``encode`` function.  This file holds
-the reference, on top of ``wsproto.frame_protocol``; whatever else implements
-the seam must give the same chunks or the same failure for the same bytes in
-any split.
+the seam and the reference, on top of ``wsproto.frame_protocol``; whatever else
+implements the seam must give the same chunks or the same failure for the same
+bytes, whatever split they arrive in.
 
 The decoder hands on a data frame in as many chunks as its payload took to
 arrive, so that invalid UTF-8 and a deflate bomb can be seen before the frame
@@ -11,6 +11,9 @@ is complete; a control frame always comes whole.  It keeps only what the next
 header must be judged by: whether a message is open, how large it has become
 and of how many frames.  It does not know sockets, time, what a message says
 or what a Close means.
+
+The environment variable ``SIMPLE_WEBSOCKET_CODEC``, read at import, forces a
+codec: ``wsproto`` or ``compiled``.
 """
 
 from __future__ import annotations
@@ -47,7 +50,7 @@ class Chunk(NamedTuple):
     opcode: int  #: TEXT or BINARY where a message begins, CONTINUATION after
     payload: bytes  #: unmasked; still compressed where the message is
     final: bool  #: whether the message ends here
-    compressed: bool  #: RSV1 of the message's first frame
+    compressed: bool  #: RSV1 of the message's first frame; a control frame has none
     code: int = 0  #: the close code, for FAILURE (``payload`` says why)
 
 
@@ -55,18 +58,20 @@ class _Judge(Extension):
     """Judges each frame header before wsproto looks at the payload.
 
     wsproto asks again for the same header when its bytes arrive in pieces, so
-    nothing is remembered before the frame is complete.
+    nothing is remembered before the frame is complete, but of which message
+    the current frame is.
     """
 
     def __init__(self, limit: int | None, max_fragments: int | None, compression: bool) -> None:
         self.limit = limit
         self.max_fragments = max_fragments
         self.compression = compression
-        self.in_message = False
-        self.compressed = False
-        self.size = 0
-        self.fragments = 0
-        self._pending = (0, 0, False)
+        self.compressed = False  #: the message that the current data frame is part of
+        self._in_message = False
+        self._size = 0
+        self._fragments = 0
+        self._control = False
+        self._length = 0
 
     name = 'frame judge'
 
@@ -83,43 +88,35 @@ class _Judge(Extension):
         rsv: RsvBits,
         payload_length: int,
     ) -> CloseReason | RsvBits:
-        self._pending = (opcode, payload_length, rsv.rsv1)
-        if opcode.iscontrol():
+        self._control = opcode.iscontrol()
+        if self._control:
             return RsvBits(False, False, False)
-        if self.in_message != (opcode is Opcode.CONTINUATION):
+        first = not self._in_message
+        if first == (opcode is Opcode.CONTINUATION):  # 5.4
             raise ParseFailed(
-                'a new data frame inside a message'
-                if self.in_message
-                else 'a continuation without a message'
+                'a continuation without a message' if first else 'a data frame inside a message'
             )
-        first = not self.in_message
-        compressed = rsv.rsv1 if first else self.compressed
-        if self.limit is not None and not compressed and self.size + payload_length > self.limit:
-            raise ParseFailed('message too big', CloseReason.MESSAGE_TOO_BIG)
-        if self.max_fragments is not None and self.fragments >= self.max_fragments:
+        if first:
+            self.compressed = rsv.rsv1
+        self._length = payload_length
+        if self.limit is not None and not self.compressed:
+            if self._size + payload_length > self.limit:
+                raise ParseFailed('message too big', CloseReason.MESSAGE_TOO_BIG)
+        if self.max_fragments is not None and self._fragments >= self.max_fragments:
             raise ParseFailed('message of too many fragments', CloseReason.MESSAGE_TOO_BIG)
-        return RsvBits(self.compression and first, False, False)
+        return RsvBits(self.compression and first, False, False)  # RFC 7692 section 6
 
     def frame_inbound_complete(
         self, proto: FrameDecoder | FrameProtocol, fin: bool
     ) -> bytes | CloseReason | None:
-        opcode, length, rsv1 = self._pending
-        if opcode >= CLOSE:
-            return None
-        if not self.in_message:
-            self.compressed = rsv1
-        self.in_message = not fin
-        self.size = 0 if fin else self.size + length
-        self.fragments = 0 if fin else self.fragments + 1
+        if not self._control:
+            self._in_message = not fin
+            self._size = 0 if fin else self._size + self._length
+            self._fragments = 0 if fin else self._fragments + 1
         return None
 
-    @property
-    def message_compressed(self) -> bool:
-        """Whether the message that the current frame belongs to is compressed."""
-        return self.compressed if self.in_message else self._pending[2]
 
-
-class Decoder:
+class WsprotoDecoder:
     """Turns what a peer sent into chunks.
 
     :param client: whether this end is the client, whose peer must not mask
@@ -161,19 +158,15 @@ class Decoder:
                     return chunks
                 opcode, payload, complete, fin = frame
                 assert isinstance(payload, bytes)
-                final = complete and fin
-                if complete:
-                    compressed = judge.compressed
-                else:
-                    compressed = judge.message_compressed
-                chunks.append(Chunk(int(opcode), payload, final, compressed))
+                compressed = judge.compressed and not opcode.iscontrol()
+                chunks.append(Chunk(int(opcode), payload, complete and fin, compressed))
         except ParseFailed as error:
             self._failed = True
             chunks.append(Chunk(FAILURE, str(error).encode(), True, False, int(error.code)))
             return chunks
 
 
-def encode(
+def wsproto_encode(
     opcode: int,
     payload: bytes | bytearray | memoryview,
     masked: bool,
@@ -183,7 +176,8 @@ def encode(
     """Make one frame (section 5.2).
 
     :param opcode: the frame's opcode.
-    :param payload: its payload, already compressed where ``compressed`` is set.
+    :param payload: its payload, already compressed where ``compressed`` is set;
+                    a memoryview must be one of bytes.
     :param masked: whether to mask it, with a fresh key of ``os.urandom``: what
                    a client must do (section 5.3).
     :param compressed: RSV1 (RFC 7692 section 6).
@@ -200,6 +194,25 @@ def encode(
     else:
         header = struct.pack('!BBQ', first, bit | 127, size)
     if not masked:
-        return b'%b%b' % (header, payload)
+        return b''.join((header, payload))
     key = os.urandom(4)
-    return b'%b%b%b' % (header, key, XorMaskerSimple(key).process(bytearray(payload)))
+    return b''.join((header, key, XorMaskerSimple(key).process(bytearray(payload))))
+
+
+def _choose(name: str | None) -> str:
+    """The codec to use, by the value of the environment variable.
+
+    :raises ImportError: for one that is not there.
+    :raises ValueError: for one that does not exist.
+    """
+    if name == 'compiled':
+        raise ImportError('SIMPLE_WEBSOCKET_CODEC=compiled, but there is no compiled codec')
+    if name not in (None, '', 'wsproto'):
+        raise ValueError(f'SIMPLE_WEBSOCKET_CODEC={name}: neither wsproto nor compiled')
+    return 'wsproto'
+
+
+#: The codec that is in use: its name and its two halves.
+NAME = _choose(os.environ.get('SIMPLE_WEBSOCKET_CODEC'))
+Decoder = WsprotoDecoder
+encode = wsproto_encode

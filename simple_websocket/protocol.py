@@ -4,10 +4,15 @@ and bytes out.
 ``Protocol`` does no I/O and never waits.  Whoever moves the bytes (a *link*)
 calls it from one place at a time and follows these rules:
 
-* what arrived goes into ``feed()``, the end of it into ``eof()``;
-* ``out`` holds the frames to write, in their order: write them whole;
+* what arrived goes into ``feed()``, the end of it into ``eof()``; nothing is
+  read while ``paused``;
+* ``out`` holds the frames to write, in their order: write them whole.  Set
+  ``congested`` when TCP takes no more, call ``drained()`` when it has taken all;
+* a receiver takes with ``take()`` and calls ``ask()`` when there was nothing;
 * when ``dirty`` is set, look again at ``state``, ``paused``, ``half_close``
-  and ``deadline``, and call ``tick()`` when that deadline has come.
+  and ``deadline``, and call ``tick()`` when that deadline has come;
+* in ``ENDED``: write what is in ``out``, then end our half of TCP if
+  ``half_close`` says so, and let go of the socket once ``eof_seen``.
 
 The states go one way only::
 
@@ -19,13 +24,18 @@ The states go one way only::
              that came before it have not been taken or may still be answered;
              we may send, and our Close is not on the wire
     CLOSING  our Close is out, the peer's has not come
-    ENDED    nothing is said any more; TCP is still to be closed
-    DONE     let go of the socket
+    ENDED    nothing more will be said by either; TCP is still to be closed
+    DONE     let go of the socket now, whatever is unwritten
+
+Every state but DONE has a way to it: ``abort()``, the end of the stream in
+OPEN, the deadline in CLOSING and ENDED.
 
 Order is kept: a Close or a violation waits until the application has taken
 every message before it and asks for the next one, for ``close_timeout`` at
-most.  A full queue stops the decoding, not only the reading, so that 64 KiB
-of compressed frames cannot become gigabytes of messages.
+most.  A full queue stops the inflating and assembling, not only the reading,
+so that 64 KiB of compressed frames cannot become gigabytes of messages; what
+the frames before it have to say, it does not delay.  After our own Close,
+data that waits behind a full queue counts as not read: it is discarded.
 
 This file refuses to know sockets, threads, clocks (``now`` is passed in) and
 any green library.
@@ -37,7 +47,7 @@ import codecs
 import os
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from .codec import (
     BINARY,
@@ -45,7 +55,6 @@ from .codec import (
     CONTINUATION,
     FAILURE,
     INVALID_PAYLOAD,
-    MESSAGE_TOO_BIG,
     PING,
     PONG,
     PROTOCOL_ERROR,
@@ -54,6 +63,7 @@ from .codec import (
     Decoder,
     encode,
 )
+from .codec import MESSAGE_TOO_BIG as MESSAGE_TOO_BIG  # for who reads close codes here
 from .deflate import DeflateError
 from .errors import ConnectionClosed
 
@@ -71,8 +81,11 @@ INTERNAL_ERROR = 1011
 #: assigned ones without those that only an API may report (1005, 1006, 1015).
 _ASSIGNED_CODES = frozenset((1000, 1001, 1002, 1003, *range(1007, 1015)))
 
-#: Bytes in the receive queue from which reading stops, whatever their number.
-MAX_QUEUE_BYTES = 1 << 20
+#: Bytes of binary and characters of text in the receive queue from which
+#: reading stops, however few messages they are.
+MAX_QUEUE_SIZE = 1 << 20
+
+_DATA = frozenset((CONTINUATION, TEXT, BINARY))
 
 Message = str | bytes
 
@@ -104,13 +117,18 @@ def close_payload(code: int, reason: str | None) -> bytes:
 
 
 class InputBuffer:
-    """The messages that were received and not yet taken, oldest first."""
+    """The messages that were received and not yet taken, oldest first.
 
-    __slots__ = ('_messages', 'bytes')
+    :param max_messages: the number of them from which it is full.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ('_max_messages', '_messages', '_size', 'full')
+
+    def __init__(self, max_messages: int) -> None:
         self._messages: deque[Message] = deque()
-        self.bytes = 0
+        self._max_messages = max_messages
+        self._size = 0
+        self.full = False  #: whether there is no room; what comes waits outside
 
     def __len__(self) -> int:
         return len(self._messages)
@@ -121,7 +139,7 @@ class InputBuffer:
     def append(self, message: Message) -> None:
         """Add a message behind the others."""
         self._messages.append(message)
-        self.bytes += len(message)
+        self._resize(len(message))
 
     def pop(self, index: int = -1) -> Message:
         """Take the message at ``index`` out (the last one by default).
@@ -130,17 +148,33 @@ class InputBuffer:
         """
         message = self._messages[index]
         del self._messages[index]
-        self.bytes -= len(message)
+        self._resize(-len(message))
         return message
 
     def popleft(self) -> Message:
-        """Take the oldest message out."""
+        """Take the oldest message out.
+
+        :raises IndexError: when there is none.
+        """
         message = self._messages.popleft()
-        self.bytes -= len(message)
+        self._resize(-len(message))
         return message
+
+    def _resize(self, change: int) -> None:
+        self._size += change
+        self.full = len(self._messages) >= self._max_messages or self._size >= MAX_QUEUE_SIZE
 
     def __repr__(self) -> str:
         return f'<{len(self)} messages>'
+
+
+class _Ending(NamedTuple):
+    """What ends the connection once the messages before it are dealt with."""
+
+    code: int  #: to report
+    reason: str | None  #: to report
+    payload: bytes  #: of our Close
+    failed: bool  #: whether we fail the connection; else the peer has closed it
 
 
 class Protocol:
@@ -176,26 +210,26 @@ class Protocol:
     ) -> None:
         self.state = OPEN
         self.out: list[bytes] = []
-        self.messages = InputBuffer()
+        self.messages = InputBuffer(max_queue)
         self.dirty = True
-        self.half_close = False
+        self.half_close = False  #: in ENDED: end our half of TCP behind ``out``
+        self.eof_seen = False  #: the peer's half of TCP has ended
         self.congested = False  #: set by the link while written bytes wait for TCP
-        self.deadline: float | None = None
+        self.heard = False  #: a sign of life since the last ping; a link may set it
         self.close_code = NO_STATUS
         self.close_reason: str | None = None
-        self.latency: float | None = None
+        self.latency: float | None = None  #: seconds from the last ping to its pong
         self.close_timeout = close_timeout
 
         self._client = client
         self._now = now
         self._limit = max_message_size
-        self._max_queue = max_queue
         self._deflate = deflate
         self._decoder = Decoder(client, max_message_size, max_fragments, deflate is not None)
-        self._backlog: deque[Chunk] = deque()
-        self._answering = False
-        self._eof = False
-        self._ending: tuple[int, str | None, bytes, bool] | None = None
+        self._chunks: deque[Chunk] = deque()  # decoded, not yet handled
+        self._listening = True  # the peer's data still become messages
+        self._answering = False  # the application has a message that it may answer
+        self._ending: _Ending | None = None
 
         # The message that is being put together.
         self._text = False
@@ -204,10 +238,11 @@ class Protocol:
 
         self._ping_interval = ping_interval
         self._ping_timeout = ping_timeout
-        self._heard = False
-        self._ping: tuple[bytes, float] | None = None
+        self._ping: tuple[bytes, float] | None = None  # the last one, unanswered
         self._next_ping = None if ping_interval is None else now() + ping_interval
         self._pong_due: float | None = None
+        self._stalled = False  # was paused since the pong's clock was started
+        self._owed_ping = False
         self._owed_pong: bytes | None = None
         self.deadline = self._next_ping
 
@@ -215,60 +250,63 @@ class Protocol:
 
     def feed(self, data: bytes | bytearray | memoryview) -> None:
         """Take bytes that the peer sent."""
-        self._heard = True
-        if self.state >= ENDED:
-            return
-        chunks = self._decoder.feed(data)
-        if self._backlog:
-            self._backlog.extend(chunks)
-        else:
-            self._process(chunks)
+        self.heard = True
+        if self.state == OPEN or self.state == CLOSING:
+            self._chunks.extend(self._decoder.feed(data))
+            self._handle_chunks()
 
     def eof(self) -> None:
         """Take the end of the stream: the peer's FIN, an RST, a dead TLS session."""
-        if self._eof:
-            return
-        self._eof = True
-        if self.state != OPEN or not self._backlog:  # else that comes first
-            self._reach_eof()
+        if not self.eof_seen:
+            self.eof_seen = self.dirty = True
+            if not self._chunks:  # else those come first
+                self._reach_eof()
 
     def _reach_eof(self) -> None:
-        if self.state == ENDING:
-            return  # a peer that closed only its half can still read an answer
         if self.state == OPEN:
             self._set_closed(ABNORMAL_CLOSURE, None)
-        self._move(DONE)
+            self._move(DONE)
+        elif self.state == CLOSING:
+            self._move(ENDED)
+        # In ENDING and ENDED, a peer that closed only its half can still read
+        # an answer and our Close.
 
     def abort(self, code: int = ABNORMAL_CLOSURE, reason: str | None = None) -> None:
         """Give up at once, without a Close on the wire.
+
+        Messages that have arrived can still be taken.
 
         :param code: what to report, unless the peer's Close is known already.
         :param reason: the text to report with it.
         """
         if self._ending is not None:
-            code, reason, _, _ = self._ending
+            code, reason = self._ending.code, self._ending.reason
             self._ending = None
         if self.state <= ENDING:
             self._set_closed(code, reason)
         self._move(DONE)
 
-    def _process(self, chunks: list[Chunk]) -> None:
-        for index, chunk in enumerate(chunks):
-            if self.state == OPEN and self._full:
-                self._backlog.extend(chunks[index:])
-                self.dirty = True
+    def _handle_chunks(self) -> None:
+        """Handle what was decoded in its turn, data while there is room for it."""
+        chunks = self._chunks
+        while chunks:
+            if self.messages.full and self._listening and chunks[0].opcode in _DATA:
+                self._stalled = self.dirty = True
                 return
-            if self.state == OPEN or self.state == CLOSING:
-                self._handlers[chunk.opcode](self, chunk)
+            chunk = chunks.popleft()
+            self._handlers[chunk.opcode](self, chunk)
 
-    @property
-    def _full(self) -> bool:
-        messages = self.messages
-        return len(messages) >= self._max_queue or messages.bytes >= MAX_QUEUE_BYTES
+    def _resume(self) -> None:
+        """There may be room again: go on where a full queue stopped us."""
+        self._handle_chunks()
+        if not self._chunks:
+            self.dirty = True
+            if self.eof_seen:
+                self._reach_eof()
 
     def _on_data(self, chunk: Chunk) -> None:
-        if self.state == CLOSING:
-            return  # section 1.4: data behind our Close is discarded
+        if not self._listening:
+            return  # section 1.4: data behind a Close, either's, is discarded
         opcode, payload, final, compressed, _ = chunk
         if opcode != CONTINUATION:
             self._text = opcode == TEXT
@@ -280,20 +318,24 @@ class Protocol:
             except DeflateError as error:
                 self.fail(error.code, str(error))
                 return
+        message: Message
         try:
             if final and not self._parts:
-                self.messages.append(str(payload, 'utf-8') if self._text else payload)
-                return
-            if self._text:
-                # Fails as soon as no continuation could make it valid (8.1).
-                self._utf8.decode(payload, final)
-            self._parts += payload
-            if final:
-                whole = bytes(self._parts)
+                message = str(payload, 'utf-8') if self._text else payload
+            else:
+                if self._text:
+                    # Fails as soon as no continuation could make it valid (8.1).
+                    self._utf8.decode(payload, final)
+                if not final:
+                    self._parts += payload
+                    return
+                whole = b''.join((self._parts, payload))
                 self._parts = bytearray()
-                self.messages.append(whole.decode() if self._text else whole)
+                message = str(whole, 'utf-8') if self._text else whole
         except UnicodeDecodeError:
             self.fail(INVALID_PAYLOAD, 'invalid UTF-8')
+        else:
+            self.messages.append(message)
 
     def _on_ping(self, chunk: Chunk) -> None:
         if self.state != OPEN:
@@ -319,21 +361,23 @@ class Protocol:
                 self.fail(PROTOCOL_ERROR, 'invalid close code')
                 return
             try:
-                reason = payload[2:].decode()
+                reason = payload[2:].decode() or None
             except UnicodeDecodeError:
                 self.fail(INVALID_PAYLOAD, 'invalid UTF-8 in a close reason')
                 return
-        if self.state == CLOSING:
+        if self.state == OPEN:
+            self._end(_Ending(code, reason, payload[:2], False))  # 5.5.1: the code is echoed
+        elif self.state == CLOSING:
             self.half_close = not self._client  # 7.1.1: the server closes TCP first
             self._move(ENDED)
-        else:
-            # 5.5.1: the code is echoed
-            self._end(code, reason, payload[:2], False)
+        elif self._listening:  # aborted, but its goodbye was among what waited
+            self._set_closed(code, reason)
+            self._stop_listening()
 
     def _on_failure(self, chunk: Chunk) -> None:
         self.fail(chunk.code, chunk.payload.decode())
 
-    _handlers = {
+    _handlers: ClassVar[dict[int, Callable[[Protocol, Chunk], None]]] = {
         CONTINUATION: _on_data,
         TEXT: _on_data,
         BINARY: _on_data,
@@ -364,28 +408,34 @@ class Protocol:
         """Start the closing handshake, or answer the peer's (section 7.1.2).
 
         :param payload: from ``close_payload(code, reason)``.
+        :param code: what to report, unless the peer was first.
+        :param reason: the text to report with it, or None.
         :raises ConnectionClosed: when the connection is closed already.
         """
         if self.state > ENDING:
             raise ConnectionClosed(self.close_code, self.close_reason)
         if self._ending is not None:
-            their_code, their_reason, _, failed = self._ending
-            self._ending = (their_code, their_reason, payload, failed)
+            if not self._ending.failed:  # a violation is told by its own code
+                self._ending = self._ending._replace(payload=payload)
             self._finish_ending()
             return
         self._set_closed(code, reason)
-        self.out.append(encode(CLOSE, payload, self._client))
-        self.deadline = self._now() + self.close_timeout
+        self._stop_listening()
+        self._put_close(payload)
         self._move(CLOSING)
-        self._take_backlog()
-        if self._eof:
-            self._reach_eof()
+        self._resume()  # the peer's Close may be among what waited
 
     def drained(self) -> None:
         """Everything in ``out`` so far has been taken by TCP."""
         self.congested = False
-        if self._owed_pong is not None and self.state == OPEN:
-            self.out.append(encode(PONG, self._owed_pong, self._client))
+        if self.state == OPEN:
+            if self._owed_pong is not None:
+                self.out.append(encode(PONG, self._owed_pong, self._client))
+            if self._owed_ping:
+                now = self._now()
+                self._send_ping(now)
+                self._start_pong_clock(now)
+                self._schedule()
         self._owed_pong = None
 
     def refuse(self, response: bytes) -> None:
@@ -397,6 +447,7 @@ class Protocol:
         self.half_close = True
         self.deadline = self._now() + self.close_timeout
         self._set_closed(ABNORMAL_CLOSURE, None)
+        self._stop_listening()
         self._move(ENDED)
 
     # -- messages ---------------------------------------------------------
@@ -407,13 +458,17 @@ class Protocol:
             return None
         self._answering = True
         message = self.messages.popleft()
-        if self._backlog:
-            self._take_backlog()
+        if self._chunks:
+            self._resume()
         return message
 
     def ask(self) -> None:
         """The application asks for a message and none is there: whatever it
         had to answer is answered, so a Close or a failure may have its turn."""
+        if self._chunks:
+            self._resume()
+        if self.messages:
+            return  # it came in the meantime
         self._answering = False
         if self._ending is not None:
             self._finish_ending()
@@ -422,33 +477,27 @@ class Protocol:
     def paused(self) -> bool:
         """Whether to leave what the peer sends in TCP's hands for now."""
         if self.state == OPEN:
-            return bool(self._backlog) or self._full
-        return self.state == ENDING
-
-    def _take_backlog(self) -> None:
-        backlog = self._backlog
-        while backlog and (self.state == CLOSING or (self.state == OPEN and not self._full)):
-            chunk = backlog.popleft()
-            self._handlers[chunk.opcode](self, chunk)
-        if not backlog and self._eof and self.state == OPEN:
-            self._reach_eof()
+            return bool(self._chunks)
+        return self.state == ENDING or (self.state == ENDED and self.eof_seen)
 
     # -- the end ----------------------------------------------------------
 
     def fail(self, code: int, reason: str) -> None:
         """_Fail the WebSocket Connection_ (section 7.1.7): Close, read no
         further, close TCP; after what came before it has been taken."""
-        if self.state == CLOSING:
+        if self.state == OPEN:
+            reason = reason.encode()[:123].decode(errors='ignore')
+            self._end(_Ending(code, reason, close_payload(code, reason), True))
+        elif self.state == CLOSING:
             self.half_close = True
             self._move(ENDED)
-        elif self.state == OPEN:
-            reason = reason.encode()[:123].decode(errors='ignore')
-            self._end(code, reason, close_payload(code, reason), True)
+        self._stop_listening()
 
-    def _end(self, code: int, reason: str | None, payload: bytes, failed: bool) -> None:
-        self._ending = (code, reason, payload, failed)
-        self._move(ENDING)
+    def _end(self, ending: _Ending) -> None:
+        self._ending = ending
+        self._stop_listening()
         self.deadline = self._now() + self.close_timeout
+        self._move(ENDING)
         if not self.messages and not self._answering:
             self._finish_ending()
 
@@ -457,29 +506,29 @@ class Protocol:
         code, reason, payload, failed = self._ending
         self._ending = None
         self._set_closed(code, reason)
-        self.out.append(encode(CLOSE, payload, self._client))
-        self.half_close = failed or not self._client
-        self.deadline = self._now() + self.close_timeout
+        self._put_close(payload)
+        self.half_close = failed or not self._client  # 7.1.1, 7.1.7
         self._move(ENDED)
+
+    def _put_close(self, payload: bytes) -> None:
+        self.out.append(encode(CLOSE, payload, self._client))
+        self.deadline = self._now() + self.close_timeout
 
     def _set_closed(self, code: int, reason: str | None) -> None:
         self.close_code = code
         self.close_reason = reason
 
-    def _move(self, state: int) -> None:
-        if state > self.state:
-            self.state = state
-        self.dirty = True
-        if state > ENDING:
-            if state != CLOSING:
-                self._backlog.clear()
-            self._parts = bytearray()
-            self._next_ping = self._pong_due = None
+    def _stop_listening(self) -> None:
+        self._listening = False
+        self._parts = bytearray()
 
-    @property
-    def eof_seen(self) -> bool:
-        """Whether the peer's half of TCP has ended."""
-        return self._eof
+    def _move(self, state: int) -> None:
+        self.state = max(state, self.state)
+        self.dirty = True
+        if self.state == DONE:
+            self.deadline = None
+            if not self._chunks:
+                self._stop_listening()
 
     # -- time -------------------------------------------------------------
 
@@ -491,37 +540,48 @@ class Protocol:
         """
         if self.deadline is None or now < self.deadline:
             return
+        self.dirty = True
         if self.state == OPEN:
             self._keep_alive(now)
         elif self.state == ENDING:
             self._finish_ending()
         else:
             self._move(DONE)
-        self.dirty = True
 
     def _keep_alive(self, now: float) -> None:
-        assert self._ping_interval is not None
+        assert self._ping_interval is not None and self._next_ping is not None
         if self._pong_due is not None and now >= self._pong_due:
-            if self._heard:
+            if self.heard:
                 self._pong_due = None
-            elif self.paused:
-                # The silence is ours: its bytes wait in TCP until there is room.
-                self._pong_due = now + (self._ping_timeout or 0)
+            elif self._stalled:
+                # The silence may be ours: while paused we did not read, and
+                # with TCP's window shut the peer could not write.
+                self._start_pong_clock(now)
             else:
                 self.fail(INTERNAL_ERROR, 'keepalive ping timeout')
                 return
-        if self._next_ping is not None and now >= self._next_ping:
+        if now >= self._next_ping:
             self._next_ping = now + self._ping_interval
-            if self._pong_due is None:
-                self._send_ping(now)
-        self.deadline = self._next_ping
-        if self._pong_due is not None and self.deadline is not None:
-            self.deadline = min(self.deadline, self._pong_due)
+            if self.heard or self._pong_due is None:
+                self.heard = False
+                self._start_pong_clock(now)
+            self._send_ping(now)
+        self._schedule()
 
-    def _send_ping(self, now: float) -> None:
-        self._heard = False
+    def _start_pong_clock(self, now: float) -> None:
+        self._stalled = self.paused
         if self._ping_timeout is not None:
             self._pong_due = now + self._ping_timeout
+
+    def _send_ping(self, now: float) -> None:
+        # Behind a write that TCP does not take, pings would only pile up.
+        self._owed_ping = self.congested
         if not self.congested:
             self._ping = (os.urandom(4), now)
             self.out.append(encode(PING, self._ping[0], self._client))
+
+    def _schedule(self) -> None:
+        self.deadline = self._next_ping
+        if self._pong_due is not None and self.deadline is not None:
+            self.deadline = min(self.deadline, self._pong_due)
+        self.dirty = True
