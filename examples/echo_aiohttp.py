@@ -1,0 +1,29 @@
+"""Echo on asyncio, inside an aiohttp application.
+
+    pip install simple-websocket aiohttp
+    python echo_aiohttp.py              ws://127.0.0.1:5000/echo
+    PORT=8000 python echo_aiohttp.py    another port
+"""
+
+import os
+
+from aiohttp import web
+
+from simple_websocket import AioServer, ConnectionClosed
+
+
+async def echo(request):
+    ws = await AioServer.accept(aiohttp=request, max_message_size=2**20)
+    try:
+        while True:
+            await ws.send(await ws.receive())
+    except ConnectionClosed:
+        pass
+    return web.Response()  # aiohttp wants one; it is not sent
+
+
+app = web.Application()
+app.add_routes([web.get('/echo', echo)])
+
+if __name__ == '__main__':
+    web.run_app(app, host='127.0.0.1', port=int(os.environ.get('PORT', 5000)))
