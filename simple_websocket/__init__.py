@@ -1,5 +1,7 @@
 """WebSocket for Python code that blocks, and for asyncio."""
 
+from typing import TYPE_CHECKING, Any
+
 from .deflate import Deflate
 from .errors import ConnectionClosed, ConnectionError, SimpleWebsocketError
 from .hosts import Host, register_host
@@ -7,7 +9,12 @@ from .profiles import Profile, get_profile
 from .ws import Client, Server
 from .wsgi import websocket_app
 
+if TYPE_CHECKING:
+    from .aiows import AioClient, AioServer
+
 __all__ = [
+    'AioClient',
+    'AioServer',
     'Client',
     'ConnectionClosed',
     'ConnectionError',
@@ -20,3 +27,13 @@ __all__ = [
     'register_host',
     'websocket_app',
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # Code that blocks has no use for asyncio, which takes longer to import
+    # than all the rest.
+    if name in ('AioClient', 'AioServer'):
+        from . import aiows
+
+        return getattr(aiows, name)
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

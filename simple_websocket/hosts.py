@@ -47,8 +47,9 @@ class Host:
                       itself give the end already.
     :param close_input: whether to close that reader then, for the memory of
                         its buffer; not where the server reads on regardless.
-    :param end_quietly: called with the environ once the socket is taken, for
-                        what a husk alone can't silence; None for nothing.
+    :param end_quietly: called with the environ and ``OnHost`` once the socket
+                        is taken, for what a husk alone can't silence; None for
+                        nothing.
     :param refuse_select: whether the server must be kept from selecting on
                           its socket afterwards.
     :param tells_version: whether ``SERVER_PROTOCOL`` is what the client sent;
@@ -59,7 +60,7 @@ class Host:
     get_socket: Callable[[Environ], Any]
     get_input: Callable[[Environ], Any] | None = None
     close_input: bool = True
-    end_quietly: Callable[[Environ], None] | None = None
+    end_quietly: Callable[[Environ, OnHost], None] | None = None
     refuse_select: bool = False
     tells_version: bool = True
 
@@ -136,7 +137,7 @@ _HUSK = {
 
 
 @lru_cache(maxsize=None)
-def _husk_class(kind: type, refuse_select: bool) -> type:
+def _husk_class(kind: Any, refuse_select: bool) -> type:
     body: dict[str, Any] = {'__slots__': (), **_HUSK}
     if refuse_select:
         body['fileno'] = _refuse_select
@@ -187,20 +188,42 @@ def make_husk(sock: Any, on_host: OnHost, refuse_select: bool = False) -> None:
 # -- the registry ---------------------------------------------------------
 
 
-class _EndsRequest(type):
-    """gunicorn asks whether the result is a file wrapper, right after the
-    handler has returned; StopIteration is its own way to end a request."""
+class _EndsRequest:
+    """gunicorn asks whether the result is a file, right after the handler has
+    returned; StopIteration is its own way to end a request."""
 
-    def __instancecheck__(cls, instance: object) -> bool:
+    def __init__(self, on_host: OnHost) -> None:
+        self._on_host = on_host
+
+    def __instancecheck__(self, instance: object) -> bool:
+        response = sys._getframe(1).f_locals.get('resp')
+        _tell_error(self._on_host, getattr(response, 'status', None))
         raise StopIteration
 
 
-class _FileWrapper(metaclass=_EndsRequest):
-    pass
+class _AlreadyHandled:
+    """eventlet asks whether the request was handled by other means, right
+    after the handler has returned."""
+
+    def __init__(self, on_host: OnHost) -> None:
+        self._on_host = on_host
+
+    def __bool__(self) -> bool:
+        _tell_error(self._on_host, sys._getframe(1).f_locals.get('headers_set'))
+        return True
 
 
-def _gunicorn_quiet(environ: Environ) -> None:
-    environ['wsgi.file_wrapper'] = _FileWrapper
+def _tell_error(on_host: OnHost, status: Any) -> None:
+    """Where a host ends the request before it writes: whether a framework made
+    an error page of the handler's exception."""
+    if isinstance(status, list):
+        status = status[0] if status else None
+    if isinstance(status, str) and status.startswith('5'):
+        on_host(b'HTTP/1.1 ' + status.encode())
+
+
+def _gunicorn_quiet(environ: Environ, on_host: OnHost) -> None:
+    environ['wsgi.file_wrapper'] = _EndsRequest(on_host)
 
 
 def _eventlet_socket(environ: Environ) -> Any:
@@ -208,10 +231,10 @@ def _eventlet_socket(environ: Environ) -> Any:
     return None if wsgi_input is None else wsgi_input.get_socket()
 
 
-def _eventlet_quiet(environ: Environ) -> None:
+def _eventlet_quiet(environ: Environ, on_host: OnHost) -> None:
     wsgi_local = getattr(sys.modules.get('eventlet.wsgi'), 'WSGI_LOCAL', None)
     if wsgi_local is not None:
-        wsgi_local.already_handled = True
+        wsgi_local.already_handled = _AlreadyHandled(on_host)
 
 
 def _pywsgi_rfile(environ: Environ) -> Any:
@@ -225,6 +248,14 @@ def _pywsgi_socket(environ: Environ) -> Any:
     if not environ.get('SERVER_SOFTWARE', '').startswith('gevent'):
         return None
     return getattr(getattr(_pywsgi_rfile(environ), 'raw', None), '_sock', None)
+
+
+def _pywsgi_quiet(environ: Environ, on_host: OnHost) -> None:
+    wsgi_input = environ['wsgi.input']
+    if hasattr(wsgi_input, 'rfile'):
+        # The rest of a refused request's body is not there to be discarded.
+        wsgi_input.content_length = 0
+        wsgi_input.chunked_input = False
 
 
 _hosts: list[Host] = [
@@ -249,7 +280,7 @@ _hosts: list[Host] = [
         end_quietly=_eventlet_quiet,
         tells_version=False,
     ),
-    Host('gevent', _pywsgi_socket, _pywsgi_rfile),
+    Host('gevent', _pywsgi_socket, _pywsgi_rfile, end_quietly=_pywsgi_quiet),
 ]
 
 
@@ -304,5 +335,5 @@ def take_over(host: Host, environ: Environ, sock: Any, on_host: OnHost) -> bytes
                 if host.close_input:
                     reader.close()
     if host.end_quietly is not None:
-        host.end_quietly(environ)
+        host.end_quietly(environ, on_host)
     return leftover

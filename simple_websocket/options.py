@@ -13,7 +13,7 @@ from .protocol import Protocol
 DEFAULT_LOGGER = logging.getLogger('simple_websocket')
 
 
-def _check_number(name: str, value: Any, kinds: tuple[type, ...], zero: bool = False) -> None:
+def _check_number(name: str, value: Any, kinds: tuple[Any, ...], zero: bool = False) -> None:
     if isinstance(value, bool) or not isinstance(value, kinds):
         wanted = 'an int' if kinds == (int,) else 'a number'
         raise TypeError(f'{name} must be {wanted}, not {value!r}')

@@ -29,7 +29,6 @@ from .profiles import Profile, resolve
 from .profiles.link import Link
 from .profiles.wire import Wire
 from .protocol import (
-    ENDED,
     ENDING,
     INTERNAL_ERROR,
     NORMAL_CLOSURE,
@@ -43,6 +42,10 @@ Data = str | bytes | bytearray | memoryview
 #: The clock of every connection; looked up when called, for tests that
 #: replace it.
 _now: Callable[[], float] = time.monotonic
+
+
+#: The key by which a request holds its connection until its host is done.
+_IN_ENVIRON = 'simple_websocket.connection'
 
 
 class _Event:
@@ -234,8 +237,8 @@ class Base:
 
     def __del__(self) -> None:
         link = self._link
-        if link is None or link.protocol.state >= ENDED:
-            return
+        if link is None or link.protocol.state > ENDING:
+            return  # a close that has begun goes on without us
         link.abandon()
         with suppress(Exception):  # warnings may be errors, or gone at exit
             warnings.warn(f'unclosed {self!r}', ResourceWarning, 2, source=self)
@@ -341,6 +344,9 @@ class Server(Base):
         protocol = self._options.protocol(False, _now, compression)
         protocol.out.append(response)
         self._open(chosen, wire, protocol, leftover)
+        # A handler that returns without closing leaves the rest to the host
+        # (``_host_did``), which has to find the connection alive.
+        environ[_IN_ENVIRON] = self
         self._options.logger.debug('accepted %s in %s', self, chosen.name)
 
     @classmethod
@@ -404,6 +410,7 @@ class Server(Base):
 
     def _host_did(self, data: bytes | None) -> None:
         """The host is done with the request: so must we be."""
+        self.environ.pop(_IN_ENVIRON, None)
         if self.connected:
             failed = data is not None and data.startswith(b'HTTP/') and data[9:10] == b'5'
             with suppress(ConnectionClosed):

@@ -58,5 +58,5 @@ def websocket_app(handler: Handler | None = None, **options: Any) -> Any:
         return []
 
     # To a framework the result is an application, not the handler.
-    del app.__wrapped__  # type: ignore[attr-defined]
+    del app.__wrapped__
     return app

@@ -119,6 +119,9 @@ class Run:
                         )
         elif not self.notes:
             self.notes.append('no report')
+        for line in self.log.read_text(errors='replace').splitlines():
+            if line.startswith('no chromium'):
+                self.notes.append(line)
         status = self.process.returncode
         bad = sum(self.counts[name] for name in ('failed', 'errors'))
         if status == 5 or (status == 0 and not any(self.counts.values())):

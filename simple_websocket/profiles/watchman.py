@@ -56,9 +56,8 @@ class Waker:
             self._read(self.fd, 4096)
 
     def close(self) -> None:
-        os.close(self.fd)
-        if self._write_fd != self.fd:
-            os.close(self._write_fd)
+        for fd in {self.fd, self._write_fd}:
+            original('os', 'close')(fd)
 
 
 class _Epoll:

@@ -13,7 +13,6 @@ its host can no longer touch.
 
 from __future__ import annotations
 
-import os
 import socket
 import ssl
 from contextlib import suppress
@@ -178,7 +177,8 @@ class Wire:
         """Give the file descriptor back.  Nobody may be in ``recv_blocking``."""
         with suppress(OSError):
             self._close()
-        # A host's file objects on the socket keep it open beyond its close().
+        # A host's file objects on the socket keep it open beyond its close(),
+        # and gevent's os.close() would put it off.
         fd = self._tcp_detach(self._tcp)
         if fd != -1:
-            os.close(fd)
+            original('os', 'close')(fd)

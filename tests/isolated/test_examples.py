@@ -221,3 +221,160 @@ def test_who_has_no_token_gets_401_and_a_foreign_page_403():
                 connect(f'{url}{query}', origin=origin)
             assert refused.value.response.status_code == status
         check_clean_end(program)
+
+
+# -- the chat, without a browser; see test_chat_browser.py for one with it
+
+
+@pytest.fixture(params=['gevent', 'threads', 'eventlet'])
+def chat(request):
+    with running('chat/app.py', request.param, '--port', '0') as program:
+        found = program.wait_for(lambda: re.search(r':(\d+)/', program.stdout), 'says where')
+        yield program, int(found.group(1))
+
+
+@contextlib.contextmanager
+def member(port: int, name: str, key: str | None = None, **options):
+    with connect(f'ws://127.0.0.1:{port}/ws', **options) as ws:
+        tell(ws, type='join', key=key or f'the key of {name}', name=name)
+        assert hear(ws, 'welcome')['you'] == name
+        yield ws
+
+
+def tell(ws, **event) -> None:
+    ws.send(json.dumps(event))
+
+
+def hear(ws, kind: str) -> dict:
+    """The next event of that kind; those before it are passed over."""
+    while True:
+        event = json.loads(ws.recv(timeout=5))
+        if event['type'] == kind:
+            return event
+
+
+def test_ctrl_c_ends_the_chat_quietly_with_1001(chat):
+    program, port = chat
+    with member(port, 'Ada') as ada, member(port, 'Grace') as grace:
+        started = time.monotonic()
+        assert program.interrupt() == 0
+        assert time.monotonic() - started < 3
+        assert program.stderr == ''
+        for ws in (ada, grace):
+            with pytest.raises(ConnectionClosed) as closed:
+                while True:
+                    ws.recv(timeout=5)
+            assert closed.value.rcvd.code == 1001
+
+
+def test_the_chat_stops_while_nobody_is_there(chat):
+    program, _ = chat
+    assert program.interrupt() == 0
+    assert program.stderr == ''
+    assert re.fullmatch(r'Chat on \w+: http://127.0.0.1:\d+/ \(Ctrl-C ends it\)\n', program.stdout)
+
+
+@pytest.mark.parametrize('when', ['first', 'joined'])
+@pytest.mark.parametrize(
+    ('message', 'code'),
+    [
+        ('', 1008),
+        ('no JSON', 1008),
+        ('[' * 4000, 1008),
+        ('[1]', 1008),
+        ('"say"', 1008),
+        ('{"type": ["say"]}', 1008),
+        ('{"type": "shout", "text": "hey"}', 1008),
+        ('{"type": "say"}', 1008),
+        ('{"type": "say", "text": 1}', 1008),
+        ('{"type": "say", "text": "  "}', 1008),
+        (json.dumps({'type': 'say', 'text': 501 * 'x'}), 1008),
+        (b'{"type": "say", "text": "binary"}', 1008),
+        (5000 * ' ', 1009),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_what_no_page_would_send_ends_the_connection(quiet_chat, message, code, when):
+    with connect(f'ws://127.0.0.1:{quiet_chat}/ws') as ws:
+        if when == 'joined':
+            tell(ws, type='join', key='k', name='Eve')
+            hear(ws, 'who')
+        ws.send(message)
+        with pytest.raises(ConnectionClosed) as closed:
+            while True:
+                ws.recv(timeout=5)
+        assert closed.value.rcvd.code == code
+
+
+@pytest.fixture(scope='module')
+def quiet_chat():
+    """The port of a chat that must not complain, whatever is done to it."""
+    with running('chat/app.py', '--port', '0') as program:
+        found = program.wait_for(lambda: re.search(r':(\d+)/', program.stdout), 'says where')
+        yield int(found.group(1))
+        assert program.interrupt() == 0
+        assert program.stderr == ''
+
+
+def test_pages_of_other_sites_are_refused(quiet_chat):
+    with pytest.raises(InvalidStatus) as refused:
+        connect(f'ws://127.0.0.1:{quiet_chat}/ws', origin='https://evil.example.com')
+    assert refused.value.response.status_code == 403
+
+
+def test_only_the_four_files_of_the_page_are_served(quiet_chat):
+    for path, status in {
+        '/': 200,
+        '/chat.js': 200,
+        '/chat.css': 200,
+        '/icon.svg': 200,
+        '/app.py': 404,
+        '/../app.py': 404,
+        '/static/chat.js': 404,
+    }.items():
+        page = http.client.HTTPConnection('127.0.0.1', quiet_chat, timeout=5)
+        page.request('GET', path)
+        response = page.getresponse()
+        body = response.read()
+        page.close()
+        assert response.status == status, path
+        assert b'http' not in body.replace(b'http://www.w3.org/2000/svg', b''), 'no other hosts'
+
+
+def test_a_page_that_connects_again_takes_the_place_of_its_old_connection(chat):
+    program, port = chat
+    with member(port, 'Grace') as grace, member(port, 'Ada', key='k') as old:
+        with member(port, 'Ada', key='k') as new:
+            with pytest.raises(ConnectionClosed) as closed:
+                while True:
+                    old.recv(timeout=5)
+            assert closed.value.rcvd.code == 4001
+            lines = [hear(grace, 'line')['line'] for _ in range(3)]
+            assert [line['kind'] for line in lines] == ['joined', 'joined', 'back']
+            tell(new, type='say', text='here I am')
+            assert hear(grace, 'line')['line']['text'] == 'here I am'
+    assert program.interrupt() == 0
+    assert program.stderr == ''
+
+
+def test_a_member_who_does_not_read_keeps_nobody_waiting(chat):
+    program, port = chat
+    narrow = socket.socket()
+    narrow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    narrow.connect(('127.0.0.1', port))
+    with narrow, Peer(narrow) as slow, member(port, 'Ada') as ada:
+        slow.join('Sloth')
+        hear(ada, 'who')
+        longest, deadline = 0.0, time.monotonic() + 40
+        left = False
+        while not left:
+            assert time.monotonic() < deadline, 'the one who does not read was never sent away'
+            started = time.monotonic()
+            text = ''.join(random.choices(string.ascii_letters, k=500))
+            tell(ada, type='say', text=text)
+            while (line := hear(ada, 'line')['line'])['text'] != text:
+                left = left or (line['kind'] == 'left' and line['name'] == 'Sloth')
+            longest = max(longest, time.monotonic() - started)
+        assert longest < 1
+    assert program.interrupt() == 0
+    assert program.stderr == ''

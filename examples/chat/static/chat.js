@@ -31,7 +31,7 @@ function randomKey() {
 
 function connect() {
   clearTimeout(timer);
-  show('connecting', attempts ? 'reconnecting' : 'connecting', '…');
+  show('connecting', attempts ? 'reconnecting' : 'connecting');
   const url = new URL('ws', location.href);
   url.protocol = url.protocol.replace('http', 'ws');
   ws = new WebSocket(url);
@@ -69,7 +69,7 @@ function lost(code) {
       connect();
       return;
     }
-    show('connecting', 'reconnecting', left > 1000 ? `in ${Math.ceil(left / 1000)} s` : '…');
+    show('connecting', 'reconnecting', left > 1000 ? `in ${Math.ceil(left / 1000)} s` : '');
     timer = setTimeout(tick, Math.min(left, 250));
   };
   tick();
