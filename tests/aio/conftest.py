@@ -1,0 +1,46 @@
+"""Tests are coroutines, each in an event loop of its own, which must be left
+clean: no task, no open transport, nothing in the log that says trouble."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import inspect
+import logging
+
+import pytest
+
+LIMIT = 20
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem):
+    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+        return None
+    names = pyfuncitem._fixtureinfo.argnames
+    arguments = {name: pyfuncitem.funcargs[name] for name in names}
+
+    async def main():
+        await asyncio.wait_for(pyfuncitem.obj(**arguments), LIMIT)
+        ours = asyncio.current_task()
+        left = [task for task in asyncio.all_tasks() if task is not ours]
+        assert not left, f'left running: {left}'
+
+    asyncio.run(main())
+    gc.collect()  # an unclosed transport warns when it goes, and so fails the test
+    return True
+
+
+@pytest.fixture(autouse=True)
+def nothing_complains(caplog):
+    """No server and no event loop has logged an error, unless the test looks
+    at the log itself and clears it."""
+    caplog.set_level(logging.INFO)
+    yield
+    loud = [r for r in caplog.get_records('call') if r.levelno >= logging.WARNING]
+    assert not loud, [r.getMessage() for r in loud]
+
+
+@pytest.fixture(params=['server', 'client'])
+def role(request):
+    return request.param
