@@ -89,7 +89,6 @@ class EventletLink(HubLink):
         self._reader: Any = None
         self._writer: Any = None
         self._timer: Any = None
-        self._armed: float | None = None
 
     def _current(self) -> Any:
         current = greenlet.getcurrent()
@@ -144,12 +143,8 @@ class EventletLink(HubLink):
             self._timer.cancel()
             self._timer = None
         if deadline is not None:
-            delay = max(deadline - self.now(), 0) + 0.001
+            delay = max(deadline - self.now(), 0)
             self._timer = self._hub.schedule_call_global(delay, self._on_time)
-
-    def _on_time(self) -> None:
-        self._armed = self._timer = None
-        self._on_deadline()
 
     def _release(self) -> None:
         super()._release()

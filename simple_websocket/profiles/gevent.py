@@ -30,7 +30,6 @@ class GeventLink(HubLink):
         self._reader: Any = None
         self._writer: Any = None
         self._timer: Any = None
-        self._armed: float | None = None
 
     def _current(self) -> Any:
         current = getcurrent()
@@ -41,7 +40,7 @@ class GeventLink(HubLink):
             self._hub.switch()
             return
         timer = self._loop.timer(timeout)
-        timer.start(getcurrent().switch)
+        timer.start(getcurrent().switch, update=True)
         try:
             self._hub.switch()
         finally:
@@ -83,13 +82,10 @@ class GeventLink(HubLink):
             self._timer.close()
             self._timer = None
         if deadline is not None:
-            # A timer that fires early by the clock's grain would only tick in vain.
-            self._timer = self._loop.timer(max(deadline - self.now(), 0) + 0.001)
-            self._timer.start(self._on_time)
-
-    def _on_time(self) -> None:
-        self._armed = None  # the same deadline may have to be armed again
-        self._on_deadline()
+            # The loop's idea of now may be old: without an update the timer
+            # would fire early.
+            self._timer = self._loop.timer(max(deadline - self.now(), 0))
+            self._timer.start(self._on_time, update=True)
 
     def _release(self) -> None:
         super()._release()
