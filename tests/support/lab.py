@@ -22,7 +22,7 @@ CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 ROLES = {'server': False, 'client': True}  # client=
 
 #: For tests by Hypothesis: the same examples every time.
-quick = settings(deadline=None, derandomize=True, database=None, max_examples=100)
+quick = settings(deadline=None, derandomize=True, database=None, max_examples=200)
 
 
 class Codec(NamedTuple):
