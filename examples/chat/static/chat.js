@@ -192,12 +192,24 @@ function clock(date) {
   return element('time', { dateTime: date.toISOString(), textContent: text });
 }
 
-function append(item) {
-  const atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 60;
-  log.append(item);
+// The last line stays in sight, unless the user has scrolled away from it.
+let atEnd = true;
+
+log.addEventListener('scroll', () => {
+  atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 40;
+});
+
+new ResizeObserver(stayAtEnd).observe(log);
+
+function stayAtEnd() {
   if (atEnd) {
     log.scrollTop = log.scrollHeight;
   }
+}
+
+function append(item) {
+  log.append(item);
+  stayAtEnd();
 }
 
 function note(text) {
@@ -243,7 +255,7 @@ $('say').addEventListener('submit', (event) => {
   if (text && ws && ws.readyState === WebSocket.OPEN && attempts === 0) {
     send({ type: 'say', text });
     $('text').value = '';
-    log.scrollTop = log.scrollHeight;
+    atEnd = true;
   }
 });
 
