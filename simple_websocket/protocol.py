@@ -73,6 +73,7 @@ if TYPE_CHECKING:
 OPEN, ENDING, CLOSING, ENDED, DONE = range(5)
 
 NORMAL_CLOSURE = 1000
+GOING_AWAY = 1001
 NO_STATUS = 1005
 ABNORMAL_CLOSURE = 1006
 INTERNAL_ERROR = 1011
@@ -324,8 +325,7 @@ class Protocol:
                 message = str(payload, 'utf-8') if self._text else payload
             else:
                 if self._text:
-                    # Fails as soon as no continuation could make it valid (8.1).
-                    self._utf8.decode(payload, final)
+                    self._check_utf8(payload, final)
                 if not final:
                     self._parts += payload
                     return
@@ -336,6 +336,13 @@ class Protocol:
             self.fail(INVALID_PAYLOAD, 'invalid UTF-8')
         else:
             self.messages.append(message)
+
+    def _check_utf8(self, payload: bytes, final: bool) -> None:
+        """Fail as soon as no continuation could make the text valid (8.1)."""
+        self._utf8.decode(payload, final)
+        # Python waits for the third byte before it tells a surrogate.
+        if b'\xed\xa0' <= self._utf8.getstate()[0] < b'\xee':
+            self._utf8.decode(b'', True)
 
     def _on_ping(self, chunk: Chunk) -> None:
         if self.state != OPEN:
