@@ -118,7 +118,12 @@ def _refuse_select(self: Any) -> int:
     # Werkzeug drains its socket through a selector in a ``finally``; a lost
     # connection is the one thing there that it passes over in silence, also
     # when ``return []`` without ``start_response`` is about to be an error.
-    if sys._getframe(1).f_globals.get('__name__') == 'selectors':
+    caller = sys._getframe(1)
+    if caller.f_globals.get('__name__') == 'selectors':
+        register = caller.f_back
+        selector = register.f_locals.get('self') if register is not None else None
+        if selector is not None:
+            selector.close()  # it would be left to the garbage collector
         raise ConnectionAbortedError('the connection was upgraded')
     return int(super(type(self), self).fileno())
 
