@@ -280,6 +280,18 @@ def test_invalid_utf8_fails_as_soon_as_it_is_certain_in_small_fragments(client, 
     assert end.close_said() == 1007
 
 
+def test_every_lead_byte_with_every_second_byte_is_judged_as_soon_as_it_is_certain():
+    wrong = []
+    for lead in range(0xC0, 0x100):
+        for second in range(0x100):
+            text = bytes((lead, second))
+            end = End()
+            end.say(Frame(TEXT, text, False))
+            if (end.protocol.state > OPEN) is not certain(text):
+                wrong.append(text.hex())
+    assert not wrong
+
+
 # Limits (B2, B5, B7, A11)
 
 
