@@ -46,4 +46,4 @@ class ConnectionClosed(SimpleWebsocketError):
     def __init__(self, reason: int | None = 1005, message: str | None = None) -> None:
         self.reason = 1005 if reason is None else int(reason)
         self.message = message
-        super().__init__(f'Connection closed: {self.reason} {message or ""}')
+        super().__init__(f'Connection closed: {self.reason} {message or ""}'.rstrip())

@@ -47,8 +47,8 @@ class Options:
     :param ping_timeout: seconds in which anything must arrive after a ping,
                          else the connection fails with 1011; None for
                          ``ping_interval``.
-    :param open_timeout: seconds that the opening handshake may take; None for
-                         no limit.
+    :param open_timeout: seconds that a client's opening handshake may take;
+                         None for no limit.
     :param close_timeout: seconds that each step of closing may take.
     :param max_queue: messages that may wait to be received; then reading
                       stops and TCP slows the peer down.
@@ -87,6 +87,25 @@ class Options:
             object.__setattr__(self, 'logger', DEFAULT_LOGGER)
         elif not callable(getattr(self.logger, 'debug', None)):
             raise TypeError(f'logger must be a logging.Logger, not {self.logger!r}')
+
+    @classmethod
+    def of(
+        cls,
+        owner: str,
+        receive_bytes: int,
+        ping_interval: float | None,
+        max_message_size: int | None,
+        others: dict[str, Any],
+    ) -> Options:
+        """Options out of the arguments of ``owner``, a class of connections.
+
+        :raises TypeError: for an argument that there is not, or of a wrong type.
+        :raises ValueError: for a wrong value.
+        """
+        for name in others:
+            if name not in cls.__dataclass_fields__:
+                raise TypeError(f'{owner}() got an unexpected keyword argument {name!r}')
+        return cls(receive_bytes, ping_interval, max_message_size, **others)
 
     def protocol(
         self,

@@ -30,6 +30,7 @@ from .profiles.link import Link
 from .profiles.wire import Wire
 from .protocol import (
     ENDING,
+    GOING_AWAY,
     INTERNAL_ERROR,
     NORMAL_CLOSURE,
     InputBuffer,
@@ -108,8 +109,8 @@ class Base:
             protocol.feed(leftover)
         self._link = link
         self.sock = wire.sock
-        self.thread = getattr(link, 'thread', None) or _Thread(link)
-        self.event = getattr(link, 'event', None) or _Event(link)
+        self.thread = getattr(link, 'thread', _Thread(link))
+        self.event = getattr(link, 'event', _Event(link))
         link.start()
 
     @property
@@ -220,11 +221,15 @@ class Base:
         return self
 
     def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
-        """Close: normally with 1000, with 1011 after an exception."""
-        failed = kind is not None and not issubclass(kind, ConnectionClosed)
+        """Close: with 1000, after an exception with 1011, on the way out of
+        the program (Ctrl-C, a killed greenlet) with 1001."""
+        code = None
+        if kind is not None and not issubclass(kind, (ConnectionClosed, GeneratorExit)):
+            # Ctrl-C, a kill, a host that shuts down: not this handler's fault.
+            code = INTERNAL_ERROR if issubclass(kind, Exception) else GOING_AWAY
         with suppress(ConnectionClosed):
             # An exception must not wait for a peer's answer.
-            self._close(INTERNAL_ERROR if failed else None, None, wait=not failed)
+            self._close(code, None, wait=kind is None)
 
     def __iter__(self) -> Iterator[Any]:
         """The messages, until the connection closes."""
@@ -282,7 +287,6 @@ class Server(Base):
     :param ping_timeout: seconds that a ping may go without any sign of life
                          before the connection fails with 1011; by default
                          ``ping_interval``.
-    :param open_timeout: seconds that the handshake may take; default 10.
     :param close_timeout: seconds that each step of closing may take; default 5.
     :param max_queue: messages that may wait to be received before TCP slows
                       the peer down; default 32.
@@ -325,7 +329,9 @@ class Server(Base):
             raise TypeError(f'environ must be the WSGI environ, not {environ!r}')
         self.environ = environ
         self.subprotocols = handshake.parse_subprotocols(subprotocols)
-        self._options = Options(receive_bytes, ping_interval, max_message_size, **options)
+        self._options = Options.of(
+            'Server', receive_bytes, ping_interval, max_message_size, options
+        )
         handshake.parse_origins(origins)
         handshake.normalize_headers(headers)
         host, sock = hosts.find_socket(environ)
@@ -412,7 +418,7 @@ class Server(Base):
         """The host is done with the request: so must we be."""
         self.environ.pop(_IN_ENVIRON, None)
         if self.connected:
-            failed = data is not None and data.startswith(b'HTTP/') and data[9:10] == b'5'
+            failed = data is not None and data[:5] == b'HTTP/' and data[9:10] == b'5'
             with suppress(ConnectionClosed):
                 self._close(INTERNAL_ERROR if failed else None, None, wait=False)
 
@@ -480,7 +486,9 @@ class Client(Base):
         server_hostname: str | None = None,
         **options: Any,
     ) -> None:
-        self._options = Options(receive_bytes, ping_interval, max_message_size, **options)
+        self._options = Options.of(
+            'Client', receive_bytes, ping_interval, max_message_size, options
+        )
         self.url = url
         target = client_handshake.parse_url(url)
         compression = self._options.compression

@@ -203,8 +203,15 @@ def _family(kind: Any) -> str | None:
 
 
 def _is_stdlib(kind: Any) -> bool:
-    root = (getattr(kind, '__module__', None) or '').split('.')[0]
-    return root in ('threading', 'selectors')
+    """Whether a class is the standard library's own, which blocks a thread.
+
+    eventlet's green copies have the module names of what they copy, and in a
+    patched process the library's own are green.
+    """
+    module = getattr(kind, '__module__', None)
+    if module not in ('threading', 'selectors') or _patched() is not None:
+        return False
+    return getattr(sys.modules[module], kind.__name__, None) is kind
 
 
 def _patched() -> str | None:

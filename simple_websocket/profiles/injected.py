@@ -5,6 +5,10 @@ an event with ``set()``, ``clear()`` and ``wait(timeout)``; a selector with
 ``register``, ``select(timeout)`` and ``close``.  So the reader owns its
 selector, makes a new one when it wants to watch for something else, and is
 called back by a waker that the selector watches too.
+
+With green classes the reader lives in the thread that made the link.  A call
+from any other OS thread must not touch a green event then: it waits on a real
+one, and has the reader notify the others.
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ from typing import Any
 
 from ..protocol import ENDING, Message, Protocol
 from .locked import LockedLink
+from .originals import original
 from .watchman import Waker
 from .wire import Wire
 
@@ -46,6 +51,9 @@ class InjectedLink(LockedLink):
         self._deadline: float | None = None
         self._waker = Waker()
         self._waiting = 1  # the reader
+        self._get_ident: Callable[[], int] = original('threading', 'get_ident')
+        self._home = self._get_ident()
+        self._green = True  # until the reader finds itself in a thread of its own
         self.thread = thread_class(target=self._run)
 
     def start(self) -> None:
@@ -53,6 +61,7 @@ class InjectedLink(LockedLink):
         self.thread.start()
 
     def _run(self) -> None:
+        self._green = self._get_ident() == self._home
         try:
             while not self.finished:
                 self._turn()
@@ -79,6 +88,7 @@ class InjectedLink(LockedLink):
                 selector.select(left)
                 self._waker.clear()
                 self._guarded(self._attend)
+                self._guarded(self._notify)
         finally:
             with suppress(OSError, ValueError, KeyError):
                 selector.close()
@@ -148,7 +158,8 @@ class InjectedLink(LockedLink):
         deadline = None if timeout is None else self.now() + timeout
         while True:
             # Clear, look again, then wait: what comes in between sets it.
-            self.event.clear()
+            if not self._is_foreign():
+                self.event.clear()
             self._guarded(self._ask)
             if timeout is not None and timeout <= 0:
                 self._guarded(self._on_readable)  # not to wait still means to look
@@ -160,7 +171,10 @@ class InjectedLink(LockedLink):
             left = None if deadline is None else deadline - self.now()
             if left is not None and left <= 0:
                 return None
-            self.event.wait(left)
+            if self._is_foreign():
+                self._wait_changed(self._ready, left)
+            else:
+                self.event.wait(left)
 
     def _ask(self) -> None:
         if not self.protocol.messages:
@@ -172,7 +186,13 @@ class InjectedLink(LockedLink):
 
     # -- waiting ----------------------------------------------------------
 
+    def _is_foreign(self) -> bool:
+        return self._green and self._get_ident() != self._home
+
     def _notify(self) -> None:
+        if self._is_foreign():
+            self._waker.wake()
+            return
         if self._ready():
             self.event.set()
         for condition, event in self._watchers:
@@ -180,7 +200,8 @@ class InjectedLink(LockedLink):
                 event.set()
 
     def _wait_changed(self, condition: Callable[[], bool], timeout: float | None) -> None:
-        event = self._event_class()
+        foreign = self._is_foreign()
+        event = original('threading', 'Event')() if foreign else self._event_class()
         entry = (condition, event)
         with self._lock:
             self._watchers.append(entry)

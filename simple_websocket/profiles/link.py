@@ -153,15 +153,19 @@ class Link:
                 out.clear()
             try:
                 sent = self.wire.send(self._unsent)
+                self._sent += sent
+                if sent == len(self._unsent):
+                    self._unsent = b''
+                elif sent:
+                    self._unsent = memoryview(self._unsent)[sent:]
             except OSError:
                 self._lose()
                 return True
-            self._sent += sent
-            if sent == len(self._unsent):
-                self._unsent = b''
-            elif sent:
-                self._unsent = memoryview(self._unsent)[sent:]
-            else:
+            except BaseException:
+                # A signal handler raised: nobody knows how much is out.
+                self._poison()
+                raise
+            if self._unsent and not sent:
                 if not protocol.congested:
                     protocol.congested = True
                     protocol.dirty = True

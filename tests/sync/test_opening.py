@@ -1,0 +1,335 @@
+"""The opening handshake, accepted, refused, interrupted, and without a trace."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import gc
+import socket
+
+import pytest
+from support.peer import KEY, Peer, accepted, environ_for, switching, tcp_pair
+
+from simple_websocket import Client, ConnectionError, Server, get_profile, websocket_app
+
+
+@pytest.mark.parametrize(
+    ('changes', 'status'),
+    [
+        ({'REQUEST_METHOD': 'POST'}, 405),
+        ({'HTTP_UPGRADE': None}, 426),
+        ({'HTTP_CONNECTION': 'keep-alive'}, 426),
+        ({'HTTP_SEC_WEBSOCKET_VERSION': '8'}, 426),
+        ({'HTTP_SEC_WEBSOCKET_VERSION': None}, 400),
+        ({'HTTP_SEC_WEBSOCKET_KEY': None}, 400),
+        ({'HTTP_SEC_WEBSOCKET_KEY': 'c2hvcnQ='}, 400),
+        ({'HTTP_SEC_WEBSOCKET_KEY': f'{KEY},{KEY}'}, 400),
+        ({'SERVER_PROTOCOL': 'HTTP/1.0'}, 400),
+    ],
+)
+def test_what_is_no_upgrade_is_refused_on_the_wire_and_in_the_handler(  # A15
+    world, classes, changes, status
+):
+    theirs, ours = tcp_pair(world)
+    environ = {**environ_for(ours), **changes}
+    environ = {name: value for name, value in environ.items() if value is not None}
+    with pytest.raises(ConnectionError) as refused:
+        Server.accept(environ, **classes)
+    assert refused.value.status_code == status
+    peer = Peer(theirs, client=True)
+    head = peer.head().decode()
+    assert head.startswith(f'HTTP/1.1 {status} ')
+    assert ('Sec-WebSocket-Version: 13' in head) is (status in (400, 426))
+    body = peer._exactly(int(head.split('Content-Length: ')[1].split('\r\n')[0]))
+    assert body.strip()
+    peer.expect_eof()
+
+
+def test_an_origin_that_is_not_allowed_is_refused(world, classes):
+    for origins, origin, fine in [
+        ('same', 'http://localhost', True),
+        ('same', 'http://evil.example', False),
+        (['https://app.example'], 'https://app.example', True),
+        (['https://app.example'], 'https://app.example.evil.example', False),
+    ]:
+        theirs, ours = tcp_pair(world)
+        environ = environ_for(ours, origin=origin)
+        if fine:
+            Server.accept(environ, origins=origins, **classes)._link.abandon()
+        else:
+            with pytest.raises(ConnectionError) as refused:
+                Server.accept(environ, origins=origins, **classes)
+            assert refused.value.status_code == 403
+            assert Peer(theirs, client=True).head().startswith(b'HTTP/1.1 403 ')
+
+
+def test_the_subprotocol_is_the_clients_first_that_we_support(world, classes):
+    request = {'sec_websocket_protocol': 'one, two,three'}
+    ws, peer = accepted(world, request=request, subprotocols=['three', 'two'], **classes)
+    assert ws.subprotocol == 'two' and b'Sec-WebSocket-Protocol: two' in peer.response
+    ws._link.abandon()
+    ws, peer = accepted(world, request=request, subprotocols='four', **classes)
+    assert ws.subprotocol is None and b'Sec-WebSocket-Protocol' not in peer.response
+    ws._link.abandon()
+
+
+def test_the_choice_of_a_subprotocol_can_be_overridden(world, classes, monkeypatch):
+    class Mine(Server):
+        def choose_subprotocol(self, request):
+            return request.subprotocols[-1]
+
+    theirs, ours = tcp_pair(world)
+    ws = Mine(environ_for(ours, sec_websocket_protocol='a, b'), **classes)
+    assert ws.subprotocol == 'b'
+    ws._link.abandon()
+    monkeypatch.setattr(Server, 'choose_subprotocol', lambda self, request: 'a')
+    theirs, ours = tcp_pair(world)
+    ws = Server.accept(environ_for(ours, sec_websocket_protocol='a, b'), **classes)
+    assert ws.subprotocol == 'a'
+    ws._link.abandon()
+
+
+@pytest.mark.parametrize('split', [1, 40, 10_000])
+@pytest.mark.parametrize(
+    'response',
+    [
+        b'',
+        b'HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n',
+        b'HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n',
+        b'HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n'
+        b'Sec-WebSocket-Accept: d3Jvbmc=\r\n\r\n',
+        b'SSH-2.0-OpenSSH_9.2\r\n',
+    ],
+)
+def test_a_server_that_does_not_play_along_is_a_connection_error(  # A16
+    world, classes, response, split
+):
+    gc.collect()
+    baseline = world.fds()
+    listener, port = world.listen()
+
+    def serve():
+        peer = Peer(listener.accept()[0], client=False)
+        peer.head()
+        for at in range(0, len(response), split):
+            peer.send(response[at : at + split])
+        peer.close()
+
+    task = world.spawn(serve)
+    with pytest.raises(ConnectionError):
+        Client.connect(f'ws://127.0.0.1:{port}', **classes)
+    task.join()
+    listener.close()
+    world._sockets.clear()
+    del task
+    gc.collect()
+    world.settles_to(lambda: world.fds() <= baseline, True)
+
+
+@pytest.mark.parametrize('status', [302, 401, 403, 404, 503])
+def test_a_refusal_has_its_status(world, classes, status):
+    listener, port = world.listen()
+
+    def serve():
+        peer = Peer(world.closing(listener.accept()[0]), client=False)
+        peer.head()
+        peer.send(b'HTTP/1.1 %d No\r\nLocation: http://elsewhere/\r\n\r\n' % status)
+
+    task = world.spawn(serve)
+    with pytest.raises(ConnectionError) as refused:
+        Client.connect(f'ws://127.0.0.1:{port}', **classes)
+    assert refused.value.status_code == status
+    task.join()
+
+
+def test_a_server_that_says_nothing_is_left_after_open_timeout(world, classes):
+    listener, port = world.listen()
+    with world.ticker() as ticker, pytest.raises(TimeoutError):
+        Client.connect(f'ws://127.0.0.1:{port}', open_timeout=0.3, **classes)
+    assert ticker.ticks > 10
+
+
+def test_a_refused_connection_stays_an_oserror(world, classes):
+    listener, port = world.listen()
+    listener.close()
+    with pytest.raises(ConnectionRefusedError):
+        Client.connect(f'ws://127.0.0.1:{port}', **classes)
+
+
+@pytest.mark.parametrize(
+    ('path', 'target'), [('', '/'), ('/', '/'), ('/a/b?c=d', '/a/b?c=d'), ('?q', '/?q')]
+)
+def test_the_request_says_where_to(world, classes, path, target):  # A17
+    listener, port = world.listen()
+    request = []
+
+    def serve():
+        peer = Peer(world.closing(listener.accept()[0]), client=False)
+        request.append(peer.head())
+        peer.send(switching(request[0]))
+
+    task = world.spawn(serve)
+    headers = collections.UserDict({'X-Custom': 'kept'})  # A19
+    ws = Client.connect(f'ws://127.0.0.1:{port}{path}', headers=headers, **classes)
+    task.join()
+    lines = request[0].decode().split('\r\n')
+    assert lines[0] == f'GET {target} HTTP/1.1'
+    assert f'Host: 127.0.0.1:{port}' in lines
+    assert 'X-Custom: kept' in lines
+    ws._link.abandon()
+
+
+def test_every_address_is_tried_and_ipv6_hosts_are_bracketed(world, classes):
+    listener = world.closing(world.socket.socket(socket.AF_INET6))
+    listener.bind(('::1', 0))
+    listener.listen(1)
+    port = listener.getsockname()[1]
+    requests = []
+
+    def serve():
+        for _ in range(2):
+            peer = Peer(world.closing(listener.accept()[0]), client=False)
+            requests.append(peer.head().decode())
+            peer.send(switching(requests[-1].encode()))
+
+    def two_addresses(host, port, *_):
+        return [
+            (socket.AF_INET, socket.SOCK_STREAM, 6, '', ('127.0.0.1', port)),
+            (socket.AF_INET6, socket.SOCK_STREAM, 6, '', ('::1', port, 0, 0)),
+        ]
+
+    task = world.spawn(serve)
+    profile = dataclasses.replace(get_profile(world.name), getaddrinfo=two_addresses)
+    for host, how in (('[::1]', {}), ('both.example', {'profile': profile})):
+        ws = Client.connect(f'ws://{host}:{port}', **how, **classes)
+        ws._link.abandon()
+    task.join()
+    assert f'Host: [::1]:{port}' in requests[0]
+    assert f'Host: both.example:{port}' in requests[1]
+
+
+def test_a_connected_socket_can_be_given(world, classes):
+    theirs, ours = tcp_pair(world)
+
+    def serve():
+        peer = Peer(theirs, client=False)
+        peer.send(switching(peer.head()))
+
+    task = world.spawn(serve)
+    ws = Client.connect('ws://somewhere.example/x', sock=ours, **classes)
+    task.join()
+    assert ws.connected
+    ws._link.abandon()
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'error', 'name'),
+    [
+        ({'ping_interval': 'often'}, TypeError, 'ping_interval'),
+        ({'ping_interval': -1}, ValueError, 'ping_interval'),
+        ({'max_message_size': 1.5}, TypeError, 'max_message_size'),
+        ({'max_queue': 0}, ValueError, 'max_queue'),
+        ({'receive_bytes': 'x'}, TypeError, 'receive_bytes'),
+        ({'close_timeout': None}, TypeError, 'close_timeout'),
+        ({'compression': 'gzip'}, ValueError, 'compression'),
+        ({'subprotocols': 'not a token'}, ValueError, 'subprotocols'),
+        ({'subprotocols': 5}, TypeError, 'subprotocols'),
+        ({'thread_class': 'threading.Thread'}, TypeError, 'thread_class'),
+        ({'profile': 'twisted'}, ValueError, 'profile'),
+        ({'profile': 5}, TypeError, 'profile'),
+        ({'logger': 'root'}, TypeError, 'logger'),
+        ({'nonsense': 1}, TypeError, 'nonsense'),
+    ],
+)
+def test_a_wrong_argument_is_named_and_costs_nothing(world, arguments, error, name):  # 12
+    theirs, ours = tcp_pair(world)
+    with pytest.raises(error, match=name):
+        Server.accept(environ_for(ours), **arguments)
+    with pytest.raises(error, match=name):
+        Client.connect('ws://127.0.0.1:1', **arguments)
+    # The request is still the application's to answer.
+    theirs.settimeout(5)
+    ours.sendall(b'HTTP/1.1 500 Our own mistake\r\n\r\n')
+    assert theirs.recv(100).startswith(b'HTTP/1.1 500')
+
+
+@pytest.mark.parametrize('timeout', ['1', True, float('nan'), []])
+def test_a_wrong_timeout_is_named(end, timeout):
+    ws, peer = end()
+    with pytest.raises((TypeError, ValueError), match='timeout'):
+        ws.receive(timeout)
+    with pytest.raises((TypeError, ValueError), match='timeout'):
+        ws.send('x', timeout=timeout)
+    assert ws.connected
+
+
+@pytest.mark.parametrize(
+    'url', ['ws://h/a b', 'ws://h/\r\nX: y', 'ws://h/#fragment', 'ftp://h', 'ws://', 'ws://h:x']
+)
+def test_a_wrong_url_is_a_value_error(url):
+    with pytest.raises(ValueError, match='url'):
+        Client.connect(url)
+
+
+def test_an_environ_without_a_socket_names_the_servers_that_have_one():
+    environ = environ_for(None)
+    del environ['werkzeug.socket']
+    with pytest.raises(RuntimeError, match='(?i)werkzeug.*gunicorn.*gevent.*eventlet'):
+        Server.accept(environ)
+
+
+def test_an_application_of_a_handler(world, classes):
+    @websocket_app(**classes)
+    def shout(ws):
+        ws.send(ws.receive().upper())
+        ws.receive()
+
+    theirs, ours = tcp_pair(world)
+    task = world.spawn(shout, environ_for(ours), None)
+    peer = Peer(theirs, client=True)
+    peer.head()
+    peer.send((1, b'hello'))
+    peer.expect(1, b'HELLO')
+    peer.send(peer.close_frame(1000))
+    peer.expect_close(1000)
+    assert task.join() == []
+
+    theirs, ours = tcp_pair(world)
+    environ = {**environ_for(ours), 'REQUEST_METHOD': 'POST'}
+    assert shout(environ, None) == []
+    assert Peer(theirs, client=True).head().startswith(b'HTTP/1.1 405')
+
+
+def test_what_the_host_does_afterwards_goes_nowhere(world, classes):
+    theirs, ours = tcp_pair(world)
+    ws = Server.accept(environ_for(ours), **classes)
+    peer = Peer(theirs, client=True)
+    peer.head()
+    task = world.spawn(ws.close)
+    peer.expect_close(1000)
+    peer.send(peer.close_frame(1000))
+    task.join()
+    ours.settimeout(3)
+    ours.sendall(b'HTTP/1.1 200 OK\r\n\r\n')
+    assert ours.send(b'more') == 4
+    assert ours.recv(100) == b''
+    assert ours.recv_into(bytearray(10)) == 0
+    ours.shutdown(socket.SHUT_RDWR)
+    ours.close()
+    peer.expect_eof()
+
+
+@pytest.mark.parametrize(
+    ('wrote', 'code'), [(b'HTTP/1.1 200 OK\r\n\r\n', 1000), (b'HTTP/1.1 500 X\r\n\r\n', 1011)]
+)
+def test_a_host_that_answers_over_an_open_connection_closes_it(world, classes, wrote, code):
+    theirs, ours = tcp_pair(world)
+    ws = Server.accept(environ_for(ours), **classes)
+    peer = Peer(theirs, client=True)
+    peer.head()
+    ours.sendall(wrote)
+    ours.close()
+    peer.expect_close(code)
+    peer.send(peer.close_frame(code))
+    peer.expect_eof()
+    assert not ws.connected and ws.close_reason == code
