@@ -87,6 +87,12 @@ class GeventLink(HubLink):
             self._timer = self._loop.timer(max(deadline - self.now(), 0))
             self._timer.start(self._on_time, update=True)
 
+    def _orphan(self) -> None:
+        for watcher in (self._reader, self._writer, self._timer):
+            if watcher is not None:
+                watcher.stop()
+        super()._orphan()
+
     def _release(self) -> None:
         super()._release()
         for watcher in (self._reader, self._writer):

@@ -65,6 +65,8 @@ class InjectedLink(LockedLink):
         try:
             while not self.finished:
                 self._turn()
+        except (OSError, ValueError):
+            self._guarded(self._poison)  # somebody closed the socket under us
         except BaseException:
             # The reader was killed (GreenletExit): nobody would notice anything.
             self._guarded(self._poison)

@@ -12,8 +12,10 @@ error; ``send`` and ``close`` anyone, from any OS thread, at any time.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
+from weakref import WeakSet
 
 from ..errors import ConnectionClosed, SimpleWebsocketError
 from ..protocol import DONE, ENDED, ENDING, Message, Protocol
@@ -43,6 +45,7 @@ class Link:
         self._unsent: bytes | memoryview = b''
         self._sent = 0
         self._half_closed = False
+        _live.add(self)
 
     # -- what a backend adds ---------------------------------------------
 
@@ -260,6 +263,13 @@ class Link:
             self.protocol.send(opcode, payload)
             self._after()
 
+    def _orphan(self) -> None:
+        """In a forked child: the connection is the parent's, who goes on with
+        it; this copy of the descriptor is closed and nothing is said."""
+        self.finished = True
+        self.protocol.abort()
+        self.wire.let_go()
+
     # -- for receive(), send() and close() of every backend ----------------
 
     def _ready(self) -> bool:
@@ -276,3 +286,17 @@ class Link:
             'receive() is already waiting elsewhere: one receiver at a time '
             '(read in one place and hand the messages on)'
         )
+
+
+#: The links of this process, for a child that it may fork.
+_live: WeakSet[Link] = WeakSet()
+
+
+def _leave_to_parent() -> None:
+    for link in list(_live):
+        if not link.finished:
+            link._orphan()
+
+
+if hasattr(os, 'register_at_fork'):
+    os.register_at_fork(after_in_child=_leave_to_parent)

@@ -106,6 +106,12 @@ class LockedLink(Link):
         """Give descriptors back; nobody waits on them any more."""
         self.wire.close()
 
+    def _orphan(self) -> None:
+        # A thread that the child does not have may have held it.
+        self._lock = original('threading', 'RLock')()
+        self._inside = False
+        super()._orphan()
+
     def _interrupt(self) -> None:
         """Make those who wait on the descriptor come back: it ends."""
         self.wire.shutdown_read()

@@ -185,6 +185,10 @@ class ThreadLink(LockedLink):
             self.wire.shutdown_read()
             self._apply_watch()
 
+    def _orphan(self) -> None:
+        super()._orphan()
+        self._changed = original('threading', 'Condition')(self._lock)
+
     def _interrupt(self) -> None:
         super()._interrupt()
         if self._waker is not None:

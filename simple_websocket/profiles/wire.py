@@ -177,6 +177,10 @@ class Wire:
         """Give the file descriptor back.  Nobody may be in ``recv_blocking``."""
         with suppress(OSError):
             self._close()
+        self.let_go()
+
+    def let_go(self) -> None:
+        """Close this process's descriptor and say nothing on the connection."""
         # A host's file objects on the socket keep it open beyond its close(),
         # and gevent's os.close() would put it off.
         fd = self._tcp_detach(self._tcp)

@@ -1,0 +1,230 @@
+"""What needs a process of its own: imports, exit, fork."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+SERVER = '''
+import socket, sys, threading
+sys.path.insert(0, {tests!r})
+from support.peer import Peer, switching
+
+def serve(listener, then):
+    peer = Peer(listener.accept()[0], client=False)
+    peer.send(switching(peer.head()))
+    then(peer)
+
+def start(then):
+    listener = socket.create_server(('127.0.0.1', 0))
+    threading.Thread(target=serve, args=(listener, then), daemon=True).start()
+    return 'ws://127.0.0.1:%d' % listener.getsockname()[1]
+'''.format(tests=os.path.join(os.path.dirname(__file__), os.pardir))
+
+
+def run(code, timeout=20):
+    """Run code in a fresh interpreter; returns what it printed."""
+    done = subprocess.run(
+        [sys.executable, '-X', 'faulthandler', '-c', SERVER + textwrap.dedent(code)],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == '', done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize('name', ['gevent', 'eventlet', 'greenlet'])
+def test_importing_and_using_it_imports_no_green_library(name):
+    out = run(
+        f'''
+        import simple_websocket
+        ws = simple_websocket.Client.connect(start(lambda peer: peer.send((1, b'hello'))))
+        assert ws.receive(5) == 'hello'
+        print({name!r} in sys.modules)
+        ws._link.abandon()
+        '''
+    )
+    assert out == 'False\n'
+
+
+@pytest.mark.parametrize('waiting', [False, True])
+def test_an_open_connection_does_not_keep_the_process_from_exiting(waiting):  # A7
+    run(
+        f'''
+        import time
+        from simple_websocket import Client
+        ws = Client.connect(start(lambda peer: time.sleep(60)), ping_interval=5)
+        if {waiting}:
+            threading.Thread(target=ws.receive, daemon=True).start()
+        sys.excepthook = sys.__excepthook__
+        import warnings; warnings.simplefilter('ignore')
+        '''
+    )
+
+
+@pytest.mark.parametrize('library', ['gevent', 'eventlet'])
+def test_patching_after_the_import_is_noticed(library):
+    patch = {
+        'gevent': 'from gevent import monkey; monkey.patch_all()',
+        'eventlet': 'import eventlet; eventlet.monkey_patch()',
+    }[library]
+    out = run(
+        f'''
+        import warnings; warnings.simplefilter('ignore')
+        import simple_websocket
+        {patch}
+        import socket, threading
+        def then(peer):
+            peer.send((1, b'hello'))
+            peer.expect(8)
+        listener = socket.create_server(('127.0.0.1', 0))
+        threading.Thread(target=serve, args=(listener, then), daemon=True).start()
+        ws = simple_websocket.Client.connect('ws://127.0.0.1:%d' % listener.getsockname()[1])
+        assert ws.receive(5) == 'hello'
+        print(type(ws._link).__name__)
+        try:
+            ws._close(None, None, wait=False)
+        finally:
+            pass
+        '''
+    )
+    assert out.lower() == f'{library}link\n'
+
+
+def test_the_first_accept_may_be_in_a_green_thread_of_eventlet():
+    run(
+        '''
+        import warnings; warnings.simplefilter('ignore')
+        import eventlet
+        def job():
+            from simple_websocket import get_profile
+            event = get_profile('eventlet').event_class()
+            assert not event.wait(0.01)
+            event.set()
+            assert event.wait(1) and event.is_set()
+            event.clear()
+            assert not event.is_set()
+        eventlet.spawn(job).wait()
+        '''
+    )
+
+
+def test_a_forked_child_leaves_the_connection_alone():  # D5
+    out = run(
+        '''
+        import os, warnings
+        warnings.simplefilter('ignore')
+        from simple_websocket import Client, ConnectionClosed
+        done = threading.Event()
+        def then(peer):
+            assert peer.expect(1) == b'from the parent'
+            peer.expect_close(1000)
+            peer.send(peer.close_frame(1000))
+            done.set()
+        ws = Client.connect(start(then))
+        child = os.fork()
+        if child == 0:
+            try:
+                assert not ws.connected
+                for call in (ws.receive, ws.close, lambda: ws.send('from the child')):
+                    try:
+                        call()
+                    except ConnectionClosed as error:
+                        assert error.reason == 1006
+                    else:
+                        os._exit(3)
+                del ws
+                import gc; gc.collect()
+                os._exit(0)
+            except BaseException:
+                import traceback; traceback.print_exc()
+                os._exit(4)
+        _, status = os.waitpid(child, 0)
+        assert status == 0, status
+        assert ws.connected
+        ws.send('from the parent')
+        ws.close()
+        assert done.wait(5)
+        print('intact')
+        '''
+    )
+    assert out == 'intact\n'
+
+
+def test_a_child_can_connect_by_itself():
+    out = run(
+        '''
+        import os, warnings
+        warnings.simplefilter('ignore')
+        from simple_websocket import Client
+        url = start(lambda peer: peer.expect(8))
+        first = Client.connect(url)
+        if os.fork() == 0:
+            other = start(lambda peer: peer.send((1, b'to the child')))
+            ws = Client.connect(other)
+            assert ws.receive(5) == 'to the child'
+            print('connected', flush=True)
+            os._exit(0)
+        os.wait()
+        '''
+    )
+    assert out == 'connected\n'
+
+
+def test_a_wall_clock_that_jumps_has_no_effect():  # A14, D7
+    run(
+        '''
+        import time, warnings
+        warnings.simplefilter('ignore')
+        real = time.time
+        from simple_websocket import Client
+        ws = Client.connect(start(lambda peer: threading.Event().wait(30)), ping_interval=30)
+        time.time = lambda: real() + 3600
+        assert ws.receive(0.3) is None
+        assert ws.connected
+        '''
+    )
+
+
+def test_ctrl_c_in_receive_leaves_the_connection_usable():
+    out = run(
+        '''
+        import os, signal, warnings
+        from simple_websocket import Client
+        received = threading.Event()
+        def then(peer):
+            received.wait(5)
+            peer.send((1, b'after'))
+            peer.expect(8)
+        ws = Client.connect(start(then))
+        main = threading.main_thread().ident
+        threading.Timer(0.2, signal.pthread_kill, (main, signal.SIGINT)).start()
+        try:
+            ws.receive()
+        except KeyboardInterrupt:
+            print('interrupted')
+        received.set()
+        assert ws.receive(5) == 'after'
+        print(ws.connected)
+        ws._link.abandon()
+        '''
+    )
+    assert out == 'interrupted\nTrue\n'
+
+
+def test_asyncio_is_imported_only_when_it_is_asked_for():
+    out = run(
+        '''
+        import simple_websocket
+        print('asyncio' in sys.modules)
+        simple_websocket.AioClient
+        print('asyncio' in sys.modules)
+        '''
+    )
+    assert out == 'False\nTrue\n'
