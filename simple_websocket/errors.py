@@ -9,9 +9,17 @@ WSGI server that hands out no socket.
 
 from __future__ import annotations
 
+import copyreg
+from typing import Any
+
 
 class SimpleWebsocketError(RuntimeError):
     """The base of every error that this package defines."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Exceptions are copied and pickled by calling the class with what
+        # ``str()`` gives, which isn't what ours are made from.
+        return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]
 
 
 class ConnectionError(SimpleWebsocketError):
