@@ -26,7 +26,7 @@ import ssl
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from . import client_handshake, deflate, handshake
 from .asgi import Conversation, WebSocketASGI
@@ -50,6 +50,11 @@ GOING_AWAY = 1001
 #: Messages taken in a row from the queue before other tasks get a turn.
 _TURN = 32
 
+if TYPE_CHECKING:
+    _LoggerAdapter = logging.LoggerAdapter[Any]
+else:
+    _LoggerAdapter = logging.LoggerAdapter  # takes no [] before Python 3.11
+
 _Base = TypeVar('_Base', bound='AioBase')
 
 
@@ -61,6 +66,7 @@ class TransportWire(Wire):
     def __init__(self) -> None:
         # Nothing of Wire's: it has a socket, which is the transport's here.
         self.full = False  #: TCP has not taken all that was written
+        self.lost = False  #: the transport is gone, and the socket with it
         self.tls = False
 
     def attach(self, transport: asyncio.Transport) -> None:
@@ -68,10 +74,17 @@ class TransportWire(Wire):
         self.transport = transport
         self.tls = transport.get_extra_info('sslcontext') is not None
         self.sock = transport.get_extra_info('socket')
-        transport.set_write_buffer_limits(high=0)
+        # Full is what has anything unwritten: over TLS from 1 byte on (there,
+        # a mark of 0 is reached by an empty buffer).
+        transport.set_write_buffer_limits(high=int(self.tls), low=0)
+
+    @property
+    def closing(self) -> bool:
+        """Whether it neither reads nor writes any more."""
+        return self.lost or self.transport.is_closing()
 
     def send(self, data: bytes | memoryview) -> int:
-        if self.transport.is_closing():
+        if self.closing:
             raise OSError('the transport is closing')
         if self.full:
             return 0
@@ -81,7 +94,7 @@ class TransportWire(Wire):
     def read(self, wanted: bool) -> None:
         """Have the transport read, or let TCP keep what the peer sends."""
         transport = self.transport
-        if not transport.is_closing() and transport.is_reading() != wanted:
+        if not self.closing and transport.is_reading() != wanted:
             (transport.resume_reading if wanted else transport.pause_reading)()
 
     def shutdown_write(self) -> None:
@@ -93,7 +106,7 @@ class TransportWire(Wire):
 
     def close(self) -> None:
         # What TCP has not taken by now goes with it: nobody waits any longer.
-        if self.full or self.transport.is_closing():
+        if self.full or self.closing:
             self.transport.abort()
         else:
             self.transport.close()
@@ -110,7 +123,6 @@ class AioLink(Link, asyncio.Protocol):
 
     def __init__(self, protocol: Protocol, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(TransportWire(), protocol, loop.time)
-        self.lost = False  #: the transport is gone, and the socket with it
         self.on_lost: Callable[[BaseException | None], None] | None = None
         self._loop = loop
         self._timer: asyncio.TimerHandle | None = None
@@ -124,9 +136,8 @@ class AioLink(Link, asyncio.Protocol):
     # -- called by the transport -------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.wire.attach(transport)
-        self._reading = transport.is_reading()
+        self.wire.attach(cast(asyncio.Transport, transport))
+        self._reading = self.wire.transport.is_reading()
         self._settle()
 
     def data_received(self, data: bytes) -> None:
@@ -149,7 +160,7 @@ class AioLink(Link, asyncio.Protocol):
         self._on_writable()
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        self.lost = True
+        self.wire.lost = True
         if not self.finished:
             # What has arrived can still be taken, a Close among it too.
             self.protocol.eof()
@@ -198,7 +209,7 @@ class AioLink(Link, asyncio.Protocol):
 
     def _release(self) -> None:
         self._arm(None)
-        if self.wire.tls and not self.lost:
+        if self.wire.tls and not self.wire.lost:
             # Closing TLS waits for the peer's close_notify, far too long.
             self._armed = self.now() + self.protocol.close_timeout
             self._timer = self._loop.call_at(self._armed, self.wire.transport.abort)
@@ -221,7 +232,7 @@ class AioLink(Link, asyncio.Protocol):
 
     def give_up(self) -> None:
         """Fail the connection: 1006, and TCP is closed at once."""
-        if not self.lost:
+        if not self.wire.lost:
             self._poison()
             self.wire.transport.abort()
 
@@ -352,7 +363,7 @@ class AioLink(Link, asyncio.Protocol):
 
     async def join(self, timeout: float | None) -> bool:  # type: ignore[override]
         deadline = None if timeout is None else self.now() + timeout
-        return await self._until(lambda: self.lost, deadline)
+        return await self._until(lambda: self.wire.lost, deadline)
 
 
 def _finish(future: asyncio.Future[None]) -> None:
@@ -605,6 +616,7 @@ class AioServer(AioBase):
         if isinstance(transport, _Husk):
             raise RuntimeError('this request was accepted already')
         if transport is None or transport.is_closing():
+            request.protocol.logger = _HostLogger(request.protocol.logger)
             raise ConnectionError(None, 'the client is gone')
         version = '.'.join(map(str, request.version))
         link, rejected = self._answer(
@@ -725,10 +737,10 @@ class _Husk(asyncio.Transport):
 
     def _handler_is_done(self, data: bytes) -> None:
         if self._ws is not None:
-            self._ws = None
             failed = data.startswith(b'HTTP/') and data[9:10] == b'5'
             failed = failed and not self._logger.nothing_returned
             _say_goodbye(self._link, INTERNAL_ERROR if failed else NORMAL_CLOSURE)
+            self._ws = None
 
     def write(self, data: Any) -> None:
         self._handler_is_done(bytes(data[:12]))
@@ -775,7 +787,7 @@ class _Connection:
         self._link.give_up()
 
 
-class _HostLogger(logging.LoggerAdapter[Any]):
+class _HostLogger(_LoggerAdapter):
     """Keeps aiohttp from complaining about what is right for a WebSocket."""
 
     def __init__(self, logger: Any) -> None:
@@ -830,9 +842,8 @@ class _Opening(asyncio.Protocol):
         self._make_link = make_link
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        transport.write(self._opening.request())
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.write(self._opening.request())
 
     def data_received(self, data: bytes) -> None:
         if self.result.done():

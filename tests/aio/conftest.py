@@ -22,8 +22,9 @@ def pytest_pyfunc_call(pyfuncitem):
 
     async def main():
         await asyncio.wait_for(pyfuncitem.obj(**arguments), LIMIT)
-        ours = asyncio.current_task()
-        left = [task for task in asyncio.all_tasks() if task is not ours]
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        if left:  # those of a server may need a few steps
+            _, left = await asyncio.wait(left, timeout=2)
         assert not left, f'left running: {left}'
 
     asyncio.run(main())
@@ -37,8 +38,11 @@ def nothing_complains(caplog):
     at the log itself and clears it."""
     caplog.set_level(logging.INFO)
     yield
-    loud = [r for r in caplog.get_records('call') if r.levelno >= logging.WARNING]
-    assert not loud, [r.getMessage() for r in loud]
+    loud = [r.getMessage() for r in caplog.get_records('call') if r.levelno >= logging.WARNING]
+    # In debug mode, asyncio finds some of our messages rather large, and tells
+    # of every client that refuses a certificate.
+    debug = ('Executing ', 'Error on transport creation for incoming connection')
+    assert not [line for line in loud if not line.startswith(debug)]
 
 
 @pytest.fixture(params=['server', 'client'])

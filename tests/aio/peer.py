@@ -36,7 +36,8 @@ class Peer:
 
     async def send(self, *frames: tuple[Any, ...] | bytes) -> None:
         """Send frames, given as arguments of `frame`, or raw bytes."""
-        self.writer.write(b''.join(one if isinstance(one, bytes) else self.frame(*one) for one in frames))
+        data = (one if isinstance(one, bytes) else self.frame(*one) for one in frames)
+        self.writer.write(b''.join(data))
         await self.writer.drain()
 
     def frame(self, opcode: int, payload: bytes = b'', **how: Any) -> bytes:

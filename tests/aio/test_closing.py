@@ -110,7 +110,7 @@ async def test_close_ends_in_time_with_a_silent_peer(role):  # A6
         started = loop.time()
         await ws.close()
         assert 0.04 < loop.time() - started < 2
-        assert ws._link.lost
+        assert ws._link.wire.lost
         await peer.expect_close(1000)
         await peer.expect_eof()
 
@@ -149,6 +149,7 @@ async def test_a_cancelled_close_goes_on_by_itself(role):
 async def test_both_close_at_once(role):  # B12
     async with end(role) as (ws, peer):
         closing = asyncio.ensure_future(ws.close(4001))
+        await asyncio.sleep(0)
         await peer.send(peer.close_frame(4002))
         await peer.expect_close(4001)
         await peer.close()
@@ -228,7 +229,8 @@ async def test_a_request_that_is_no_upgrade_is_answered(headers, options, status
 async def test_accept_wants_one_source():
     one, two = socket.socketpair()
     with one, two:
-        for wrong in ({}, {'sock': one}, {'headers': {}}, {'sock': one, 'headers': {}, 'aiohttp': 1}):
+        both = {'sock': one, 'headers': {}, 'aiohttp': object()}
+        for wrong in ({}, {'sock': one}, {'headers': {}}, both):
             with pytest.raises(ValueError, match='give one of'):
                 await AioServer.accept(**wrong)
         with pytest.raises(TypeError, match='socket'):

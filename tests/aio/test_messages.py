@@ -89,7 +89,7 @@ async def test_a_cancelled_receive_loses_nothing(role):
             await asyncio.sleep(0)
             await peer.send((TEXT, str(i).encode()))
             if i % 2:
-                await until(lambda: len(ws.input_buffer) or task.done())
+                await until(lambda task=task: len(ws.input_buffer) or task.done())
             task.cancel()
             try:
                 message = await task

@@ -1,0 +1,312 @@
+"""The client: how it connects, and how that can fail."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import ssl
+from types import MappingProxyType
+
+import pytest
+import trustme
+import websockets
+from aio.peer import Peer, connected, fds, listening, tcp_pair, until
+from support.peer import TEXT, switching
+from websockets.asyncio.server import serve
+
+from simple_websocket import AioClient, ConnectionClosed, ConnectionError
+
+
+@pytest.fixture(scope='module')
+def authority():
+    return trustme.CA()
+
+
+@pytest.fixture
+def server_context(authority):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert('localhost', '127.0.0.1').configure_cert(context)
+    return context
+
+
+@pytest.fixture
+def client_context(authority):
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    return context
+
+
+async def echo(connection):
+    with contextlib.suppress(websockets.ConnectionClosed):
+        async for message in connection:
+            await connection.send(message)
+
+
+@contextlib.asynccontextmanager
+async def echo_server(host='127.0.0.1', **options):
+    async with serve(echo, host, 0, max_size=None, **options) as server:
+        yield server.sockets[0].getsockname()[1]
+
+
+async def test_it_talks_to_another_implementation():
+    async with echo_server(subprotocols=['chat']) as port:
+        async with AioClient(f'ws://127.0.0.1:{port}', ['x', 'chat']) as ws:
+            assert ws.subprotocol == 'chat'
+            for message in ('text', b'binary', 'z' * 300_000, '', b''):
+                await ws.send(message)
+                assert await ws.receive() == message
+        assert ws.close_reason == 1000
+
+
+async def test_over_tls(server_context, client_context):
+    async with echo_server(ssl=server_context) as port:
+        ws = await AioClient.connect(f'wss://localhost:{port}', ssl_context=client_context)
+        for size in (12_000, 5_000_000):  # A3
+            sending = asyncio.ensure_future(ws.send(bytes(size)))
+            assert await ws.receive() == bytes(size)
+            await sending
+        await ws.close(4000)
+        assert (ws.close_reason, ws._link.wire.lost) == (4000, True)
+
+
+async def test_tls_that_a_peer_ends_is_1006(server_context, client_context):
+    async def server(peer):
+        await peer.send(switching(await peer.head()))
+        await peer.send((TEXT, b'x'))
+
+    async with listening(server, ssl=server_context) as port:
+        ws = await AioClient.connect(f'wss://localhost:{port}', ssl_context=client_context)
+        assert await ws.receive() == 'x'
+        with pytest.raises(ConnectionClosed) as closed:
+            await ws.receive()
+        assert closed.value.reason == 1006
+        await ws._link.join(5)
+
+
+async def test_tls_with_a_silent_peer_ends_in_time(server_context, client_context):  # A6
+    done = asyncio.Event()
+
+    async def server(peer):
+        await peer.send(switching(await peer.head()))
+        await done.wait()
+
+    async with listening(server, ssl=server_context) as port:
+        ws = await AioClient.connect(
+            f'wss://localhost:{port}', ssl_context=client_context, close_timeout=0.05
+        )
+        await asyncio.wait_for(ws.close(), 5)
+        assert ws._link.wire.lost
+        done.set()
+
+
+async def test_a_certificate_that_is_not_trusted_is_an_oserror(server_context):
+    async with echo_server(ssl=server_context) as port:
+        with pytest.raises(ssl.SSLCertVerificationError):
+            await AioClient.connect(f'wss://localhost:{port}')
+        with pytest.raises(OSError):
+            await AioClient.connect(f'wss://localhost:{port}')
+
+
+async def test_server_hostname_is_what_is_verified(server_context, client_context):
+    async with echo_server(ssl=server_context) as port:
+        url = f'wss://127.0.0.1:{port}'
+        with pytest.raises(ssl.SSLCertVerificationError):
+            await AioClient.connect(url, ssl_context=client_context, server_hostname='example.com')
+        ws = await AioClient.connect(url, ssl_context=client_context, server_hostname='localhost')
+        await ws.close()
+
+
+async def test_tls_over_a_socket_of_the_callers(server_context, client_context):
+    async with echo_server(ssl=server_context) as port:
+        sock = socket.create_connection(('127.0.0.1', port))
+        ws = await AioClient.connect('wss://localhost', sock=sock, ssl_context=client_context)
+        await ws.send('x')
+        assert await ws.receive() == 'x'
+        await ws.close()
+        assert sock.fileno() == -1
+
+
+async def test_a_socket_with_tls_is_refused():
+    one, two = socket.socketpair()
+    context = ssl.create_default_context()
+    with two, context.wrap_socket(one, server_hostname='x', do_handshake_on_connect=False) as tls:
+        with pytest.raises(TypeError, match='SSLSocket'):
+            await AioClient.connect('wss://x', sock=tls)
+
+
+async def test_headers_of_any_mapping_and_the_right_request():  # A17, A19
+    ws, peer = await connected(headers=MappingProxyType({'X-One': '1'}))
+    lines = peer.request.decode().split('\r\n')
+    assert lines[0] == 'GET / HTTP/1.1'
+    assert 'X-One: 1' in lines
+    assert f'Host: 127.0.0.1:{ws.sock.getpeername()[1]}' in lines
+    await peer.close()
+    await ws._link.join(5)
+
+
+async def test_every_address_is_tried(monkeypatch):  # A17
+    async with echo_server() as port:
+        loop = asyncio.get_running_loop()
+
+        async def two_addresses(host, port, **hints):
+            return [
+                (socket.AF_INET, socket.SOCK_STREAM, 6, '', (address, port))
+                for address in ('127.255.255.254', '127.0.0.1')
+            ]
+
+        monkeypatch.setattr(loop, 'getaddrinfo', two_addresses)
+        async with AioClient(f'ws://two.example:{port}') as ws:
+            await ws.send('x')
+            assert await ws.receive() == 'x'
+
+
+async def test_nobody_listens():
+    with socket.socket() as sock:
+        sock.bind(('127.0.0.1', 0))
+        with pytest.raises(ConnectionRefusedError):
+            await AioClient.connect(f'ws://127.0.0.1:{sock.getsockname()[1]}')
+
+
+async def test_a_name_that_does_not_resolve():
+    with pytest.raises(OSError):
+        await AioClient.connect('ws://does-not-exist.invalid')
+
+
+@pytest.mark.parametrize('status', [200, 302, 401, 503])
+async def test_a_refusal_has_its_status(status):
+    async def refuse(peer):
+        await peer.head()
+        await peer.send(f'HTTP/1.1 {status} No\r\nContent-Length: 0\r\n\r\n'.encode())
+
+    async with listening(refuse) as port:
+        with pytest.raises(ConnectionError) as refused:
+            await AioClient.connect(f'ws://127.0.0.1:{port}')
+    assert refused.value.status_code == status
+
+
+@pytest.mark.parametrize('response', [b'', b'HTTP/1.1 101', b'SSH-2.0-x\r\n\r\n'])
+async def test_the_end_or_rubbish_in_the_handshake(response):  # A16
+    async def hang_up(peer):
+        await peer.head()
+        await peer.send(response)
+
+    async with listening(hang_up) as port:
+        with pytest.raises(ConnectionError) as refused:
+            await AioClient.connect(f'ws://127.0.0.1:{port}')
+    assert refused.value.status_code is None
+
+
+async def test_an_extension_that_was_not_asked_for():
+    async def insist(peer):
+        extension = b'Sec-WebSocket-Extensions: permessage-deflate'
+        await peer.send(switching(await peer.head(), extension))
+        await peer.reader.read()
+
+    async with listening(insist) as port:
+        with pytest.raises(ConnectionError):
+            await AioClient.connect(f'ws://127.0.0.1:{port}', compression=None)
+
+
+async def test_a_server_that_says_nothing_runs_into_open_timeout():  # A16
+    done = asyncio.Event()
+
+    async def silence(peer):
+        await done.wait()
+
+    before = fds()
+    async with listening(silence) as port:
+        with pytest.raises(TimeoutError):
+            await AioClient.connect(f'ws://127.0.0.1:{port}', open_timeout=0.05)
+        done.set()
+    await until(lambda: fds() <= before)
+
+
+async def test_a_connect_that_is_cancelled_leaves_nothing():
+    before = fds()
+    heard = asyncio.Event()
+
+    async def silence(peer):
+        await peer.head()
+        heard.set()
+        await peer.reader.read()
+
+    async with listening(silence) as port:
+        connecting = asyncio.ensure_future(AioClient.connect(f'ws://127.0.0.1:{port}'))
+        await heard.wait()
+        connecting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await connecting
+    await until(lambda: fds() <= before)
+
+
+async def test_a_response_and_frames_byte_by_byte():
+    async def dribble(peer):
+        response = switching(await peer.head()) + peer.frame(TEXT, b'hello')
+        for i in range(len(response)):
+            await peer.send(response[i : i + 1])
+            await asyncio.sleep(0)
+        await peer.reader.read()
+
+    async with listening(dribble) as port:
+        ws = await AioClient.connect(f'ws://127.0.0.1:{port}', close_timeout=0.05)
+        assert await ws.receive() == 'hello'
+        await ws.close()
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'error'),
+    [
+        ({'url': 'ftp://x'}, ValueError),
+        ({'url': 'ws://x/#fragment'}, ValueError),
+        ({'url': 'ws://x', 'headers': {'A': 'b\r\nc: d'}}, ValueError),
+        ({'url': 'ws://x', 'subprotocols': ['a b']}, ValueError),
+        ({'url': 'ws://x', 'ssl_context': True}, TypeError),
+        ({'url': 'ws://x', 'sock': 3}, TypeError),
+        ({'url': 'ws://x', 'ping_interval': -1}, ValueError),
+        ({'url': 'ws://x', 'unknown': 1}, TypeError),
+    ],
+)
+async def test_wrong_arguments(arguments, error):
+    with pytest.raises(error):
+        await AioClient.connect(**arguments)
+
+
+async def test_positional_arguments_of_1x_are_accepted():
+    async with echo_server() as port:
+        ws = await AioClient.connect(
+            f'ws://127.0.0.1:{port}', None, None, 4096, None, None, None, object, object
+        )
+        await ws.close()
+
+
+async def test_a_peer_that_another_library_makes_closes_well():
+    ended = asyncio.get_running_loop().create_future()
+
+    async def handler(connection):
+        await connection.send('x')
+        try:
+            await connection.recv()
+        except websockets.ConnectionClosed as error:
+            ended.set_result((error.rcvd.code, error.rcvd.reason, error.sent.code))
+
+    async with serve(handler, '127.0.0.1', 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        ws = await AioClient.connect(f'ws://127.0.0.1:{port}')
+        assert await ws.receive() == 'x'
+        await ws.close(4999, 'enough')
+        assert await ended == (4999, 'enough', 4999)
+
+
+async def test_a_socket_of_the_callers_is_used():
+    ours, theirs = await tcp_pair()
+    reader, writer = await asyncio.open_connection(sock=theirs)
+    peer = Peer(reader, writer, client=False)
+    connecting = asyncio.ensure_future(AioClient.connect('ws://nowhere.example/p?q', sock=ours))
+    request = await peer.head()
+    assert request.startswith(b'GET /p?q HTTP/1.1\r\nHost: nowhere.example\r\n')
+    await peer.send(switching(request), (TEXT, b'hi'))
+    ws = await connecting
+    assert await ws.receive() == 'hi'
+    await peer.close()
+    await ws._link.join(5)
