@@ -139,8 +139,11 @@ class InputBuffer:
 
     def append(self, message: Message) -> None:
         """Add a message behind the others."""
-        self._messages.append(message)
-        self._resize(len(message))
+        messages = self._messages
+        messages.append(message)
+        self._size += len(message)
+        if len(messages) >= self._max_messages or self._size >= MAX_QUEUE_SIZE:
+            self.full = True
 
     def pop(self, index: int = -1) -> Message:
         """Take the message at ``index`` out (the last one by default).
@@ -149,7 +152,7 @@ class InputBuffer:
         """
         message = self._messages[index]
         del self._messages[index]
-        self._resize(-len(message))
+        self._shrink(message)
         return message
 
     def popleft(self) -> Message:
@@ -158,12 +161,14 @@ class InputBuffer:
         :raises IndexError: when there is none.
         """
         message = self._messages.popleft()
-        self._resize(-len(message))
+        self._shrink(message)
         return message
 
-    def _resize(self, change: int) -> None:
-        self._size += change
-        self.full = len(self._messages) >= self._max_messages or self._size >= MAX_QUEUE_SIZE
+    def _shrink(self, gone: Message) -> None:
+        self._size -= len(gone)
+        if self.full:
+            few = len(self._messages) < self._max_messages
+            self.full = not (few and self._size < MAX_QUEUE_SIZE)
 
     def __repr__(self) -> str:
         return f'<{len(self)} messages>'
@@ -242,7 +247,7 @@ class Protocol:
         self._ping: tuple[bytes, float] | None = None  # the last one, unanswered
         self._next_ping = None if ping_interval is None else now() + ping_interval
         self._pong_due: float | None = None
-        self._stalled = False  # was paused since the pong's clock was started
+        self._stalled = False  # we were not reading when the pong's clock was started
         self._owed_ping = False
         self._owed_pong: bytes | None = None
         self.deadline = self._next_ping
@@ -253,8 +258,12 @@ class Protocol:
         """Take bytes that the peer sent."""
         self.heard = True
         if self.state == OPEN or self.state == CLOSING:
-            self._chunks.extend(self._decoder.feed(data))
-            self._handle_chunks()
+            chunks = self._decoder.feed(data)
+            if len(chunks) == 1 and not (self._chunks or self.messages.full):
+                self._handlers[chunks[0].opcode](self, chunks[0])  # most of the time
+            else:
+                self._chunks.extend(chunks)
+                self._handle_chunks()
 
     def eof(self) -> None:
         """Take the end of the stream: the peer's FIN, an RST, a dead TLS session."""
@@ -292,7 +301,7 @@ class Protocol:
         chunks = self._chunks
         while chunks:
             if self.messages.full and self._listening and chunks[0].opcode in _DATA:
-                self._stalled = self.dirty = True
+                self.dirty = True
                 return
             chunk = chunks.popleft()
             self._handlers[chunk.opcode](self, chunk)

@@ -3,6 +3,7 @@ order, with which code, and by when."""
 
 from __future__ import annotations
 
+import tracemalloc
 from enum import IntEnum
 
 import pytest
@@ -508,6 +509,16 @@ def test_abort_keeps_our_code_after_our_close(client):
     end.protocol.abort()
     assert end.protocol.state == DONE
     assert end.closed == (4000, 'bye')
+
+
+def test_half_a_message_is_let_go_at_the_end(client):
+    for finish in ('abort', 'eof'):
+        tracemalloc.start()
+        end = End(client).say(Frame(BINARY, bytes(1 << 20), False))
+        assert tracemalloc.get_traced_memory()[0] > 1 << 20
+        getattr(end.protocol, finish)()
+        assert tracemalloc.get_traced_memory()[0] < 1 << 16
+        tracemalloc.stop()
 
 
 def test_nothing_changes_after_the_end(client):

@@ -72,6 +72,7 @@ def test_pausing_and_going_on_make_the_protocol_dirty(client):
     end.protocol.dirty = False
     end.take()
     assert end.protocol.paused
+    end.protocol.dirty = False
     end.take()
     assert not end.protocol.paused
     assert end.protocol.dirty
@@ -254,6 +255,7 @@ def test_a_failure_of_ours_does_not_wait_for_what_waits(client):
 def test_what_waits_when_tcp_is_lost_can_still_be_taken(client):
     end = stopped(client, *texts(4), Frame(PING), *fragments(TEXT, b'5', b'6'))
     end.protocol.abort()
+    end.say(*texts('late'))
     assert end.protocol.state == DONE
     with pytest.raises(ConnectionClosed):
         end.protocol.send(TEXT, b'late')
