@@ -163,7 +163,8 @@ class Base:
         :raises ValueError: for text with lone surrogates, which has no UTF-8
                             form.
         """
-        check_timeout(timeout)
+        if timeout is not None:
+            check_timeout(timeout)
         payload: bytes | bytearray | memoryview
         if isinstance(data, str):
             opcode, payload = TEXT, data.encode()
@@ -191,7 +192,8 @@ class Base:
         :raises SimpleWebsocketError: when another thread or greenlet is
                                       waiting in ``receive`` already.
         """
-        check_timeout(timeout)
+        if timeout is not None:
+            check_timeout(timeout)
         assert self._link is not None
         return self._link.receive(timeout)
 

@@ -28,6 +28,10 @@ from .originals import original
 from .wire import Wire
 
 
+#: Messages that a receiver takes in a row before others get a turn.
+TURN = 64
+
+
 class HubLink(Link):
     """A link whose greenlets wait in a hub; a backend adds the methods
     that raise ``NotImplementedError`` here and those of ``Link``."""
@@ -44,6 +48,7 @@ class HubLink(Link):
         self._reading = False
         self._writing = False
         self._armed: float | None = None
+        self._taken = 0  # messages since the receiver last waited
 
     # -- what a hub adds --------------------------------------------------
 
@@ -117,8 +122,22 @@ class HubLink(Link):
             self._inside = False
 
     def _on_readable(self, *_: Any) -> None:
-        self._guarded(super()._on_readable)
-        self._switch_out()
+        # The hot path: recv, decode, switch.  A step in the words of _guarded.
+        if self._inside:
+            self._deferred.append(super()._on_readable)
+            return
+        self._inside = True
+        try:
+            super()._on_readable()
+        finally:
+            if self._deferred:
+                self._leave()
+            self._inside = False
+        if self._senders or self._closers:
+            self._switch_out()
+        elif self._receiver is not None and self._ready():
+            greenlet, self._receiver = self._receiver, None
+            self._resume(greenlet)
 
     def _on_writable(self, *_: Any) -> None:
         self._guarded(super()._on_writable)
@@ -156,12 +175,23 @@ class HubLink(Link):
             carried: Message | None = self._from_outside(lambda: self.receive(timeout))
             return carried
         protocol = self.protocol
+        if self._taken >= TURN:
+            self._give_way()
         message = protocol.take()
         if message is None:
             message = self._wait_for_message(timeout)
+        else:
+            self._taken += 1
         if not self._reading and not self.finished and not protocol.paused:
             self._guarded(self._catch_up)
         return message
+
+    def _give_way(self) -> None:
+        """Let the others run: a peer that sends faster than the application
+        receives would keep it from ever waiting."""
+        self._taken = 0
+        if self._current() is not None:
+            self._pause(0)
 
     def _catch_up(self) -> None:
         """There is room again: what TLS holds would make nothing readable."""
@@ -173,6 +203,7 @@ class HubLink(Link):
     def _wait_for_message(self, timeout: float | None) -> Message | None:
         if self._receiver is not None:
             raise self._second_receiver()
+        self._taken = 0
         protocol = self.protocol
         current = self._current()
         deadline = None if timeout is None else self.now() + timeout
@@ -181,7 +212,10 @@ class HubLink(Link):
             self._guarded(super()._on_readable)
         while True:
             if not protocol.messages:
-                self._guarded(self._ask)
+                protocol.ask()
+                if protocol.dirty:
+                    self._guarded(self._settle)
+                    self._kick()
             if self._ready():
                 break
             left = None if deadline is None else deadline - self.now()
@@ -196,12 +230,6 @@ class HubLink(Link):
         if message is None:
             raise self._closed()
         return message
-
-    def _ask(self) -> None:
-        self.protocol.ask()
-        if self.protocol.dirty:
-            self._settle()
-            self._kick()
 
     def wake(self) -> None:
         if self._get_ident() == self._home:

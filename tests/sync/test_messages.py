@@ -327,3 +327,19 @@ def test_two_thousand_messages_back_and_forth(world, classes):
             assert client.receive(5) == f'message {number}'
         client.close()
         task.join()
+
+
+@pytest.mark.only('green')
+def test_a_flood_on_one_connection_lets_the_others_run(end, world):  # B5
+    ws, peer = end()
+    flood = peer.frame(TEXT, b'') * 30_000
+
+    def receiver():
+        for _ in range(30_000):
+            ws.receive()
+
+    with world.ticker() as ticker:
+        tasks = [world.spawn(receiver), world.spawn(peer.send, flood)]
+        for task in tasks:
+            task.join(20)
+    assert ticker.ticks > 20
