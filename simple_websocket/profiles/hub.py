@@ -23,13 +23,9 @@ from typing import Any
 
 from ..errors import ConnectionClosed
 from ..protocol import ENDED, Message, Protocol
-from .link import Link, Payload
+from .link import TURN, Link, Payload
 from .originals import original
 from .wire import Wire
-
-
-#: Messages that a receiver takes in a row before others get a turn.
-TURN = 64
 
 
 class HubLink(Link):

@@ -19,6 +19,7 @@ from contextlib import suppress
 from typing import Any
 
 from ..protocol import ENDING, Message, Protocol
+from .link import TURN
 from .locked import LockedLink
 from .originals import original
 from .watchman import Waker
@@ -53,6 +54,7 @@ class InjectedLink(LockedLink):
         self._waiting = 1  # the reader
         self._get_ident: Callable[[], int] = original('threading', 'get_ident')
         self._home = self._get_ident()
+        self._taken = 0  # messages since the receiver last waited
         self._green = True  # until the reader finds itself in a thread of its own
         self.thread = thread_class(target=self._run)
 
@@ -131,8 +133,11 @@ class InjectedLink(LockedLink):
     # -- receive ----------------------------------------------------------
 
     def receive(self, timeout: float | None) -> Message | None:
+        if self._taken >= TURN:
+            self._give_way()
         message = self._take()
         if message is not None:
+            self._taken += 1
             return message
         with self._lock:
             if self._receiving:
@@ -142,6 +147,12 @@ class InjectedLink(LockedLink):
             return self._wait_for_message(timeout)
         finally:
             self._receiving = False
+
+    def _give_way(self) -> None:
+        """Let other greenlets run; threads do so by themselves."""
+        self._taken = 0
+        if self._green and not self._is_foreign():
+            self._event_class().wait(0.0001)
 
     def _take(self) -> Message | None:
         with self._lock:
@@ -157,6 +168,7 @@ class InjectedLink(LockedLink):
         self._after()
 
     def _wait_for_message(self, timeout: float | None) -> Message | None:
+        self._taken = 0
         deadline = None if timeout is None else self.now() + timeout
         while True:
             # Clear, look again, then wait: what comes in between sets it.

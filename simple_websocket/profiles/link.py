@@ -26,6 +26,9 @@ from .wire import Wire
 READ_SIZE = 65536
 
 
+#: Messages that a receiver in a hub takes in a row before others get a turn.
+TURN = 64
+
 Payload = bytes | bytearray | memoryview
 
 
