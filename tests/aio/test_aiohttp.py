@@ -9,6 +9,7 @@ import socket
 import ssl
 from types import SimpleNamespace
 
+import aiohttp
 import pytest
 import trustme
 from aio.peer import HEADERS, Peer, fds, until
@@ -82,11 +83,15 @@ async def test_16_mib_to_a_slow_reader_arrive_intact():
 async def test_over_tls(tls):
     server, client = tls
     async with application(echo, server) as app:
-        async with connect(f'wss://localhost:{app.port}/', ssl=client, max_size=None) as there:
-            for message in ('text', bytes(3_000_000)):
-                await there.send(message)
-                assert await there.recv() == message
-        async with AioClient(f'wss://localhost:{app.port}/', ssl_context=client) as there:
+        url = f'wss://localhost:{app.port}/'
+        async with aiohttp.ClientSession() as session:
+            async with session.ws_connect(url, ssl=client, max_msg_size=0) as there:
+                await there.send_str('text')
+                assert await there.receive_str() == 'text'
+                await there.send_bytes(bytes(3_000_000))
+                assert await there.receive_bytes() == bytes(3_000_000)
+            assert there.close_code == 1000
+        async with AioClient(url, ssl_context=client) as there:
             await there.send('x' * 12_000)
             assert await there.receive() == 'x' * 12_000
 

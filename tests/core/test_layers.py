@@ -25,7 +25,7 @@ LAYERS = (
     ('codec', 'deflate', 'handshake'),
     ('client_handshake', 'protocol'),
     ('profiles', 'hosts', 'options'),
-    ('dial', 'asgi'),
+    ('dial', 'asgi', 'takeover'),
     ('ws', 'aiows'),
     ('wsgi',),
     ('__init__',),

@@ -1,0 +1,340 @@
+"""asyncio: a link on a transport, whose waits are coroutines.
+
+The transport is a wire of a peculiar kind:
+
+* it takes any write whole, so a frame is never torn.  With a high-water mark
+  of 0 it says at once whether TCP has taken all of it, and until it has, it
+  counts as full: frames queue up in the link, in their order;
+* it pushes what arrives, so there is nothing to pull;
+* TLS cannot be closed one way by it: in place of a half-close it is closed,
+  which sends what is left and the close_notify, and waits for the peer's.
+
+Everything happens in the event loop that the connection was made in.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, cast
+
+from ..protocol import Message, Protocol
+from .link import Link, Payload
+from .wire import Wire
+
+#: Messages taken in a row from the queue before other tasks get a turn.
+_TURN = 32
+
+
+class TransportWire(Wire):
+    """A transport, reduced to what ``Link`` does with a wire."""
+
+    transport: asyncio.Transport
+
+    def __init__(self) -> None:
+        # Nothing of Wire's: it has a socket, which is the transport's here.
+        self.full = False  #: TCP has not taken all that was written
+        self.lost = False  #: the transport is gone, and the socket with it
+        self.tls = False
+
+    def attach(self, transport: asyncio.Transport) -> None:
+        """Take a transport that calls us from now on."""
+        self.transport = transport
+        self.tls = transport.get_extra_info('sslcontext') is not None
+        self.sock = transport.get_extra_info('socket')
+        # Full is what has anything unwritten: over TLS from 1 byte on (there,
+        # a mark of 0 is reached by an empty buffer).
+        transport.set_write_buffer_limits(high=int(self.tls), low=0)
+
+    @property
+    def closing(self) -> bool:
+        """Whether it neither reads nor writes any more."""
+        return self.lost or self.transport.is_closing()
+
+    def send(self, data: bytes | memoryview) -> int:
+        if self.closing:
+            raise OSError('the transport is closing')
+        if self.full:
+            return 0
+        self.transport.write(data)
+        return len(data)
+
+    def read(self, wanted: bool) -> None:
+        """Have the transport read, or let TCP keep what the peer sends."""
+        transport = self.transport
+        if not self.closing and transport.is_reading() != wanted:
+            (transport.resume_reading if wanted else transport.pause_reading)()
+
+    def shutdown_write(self) -> None:
+        if self.transport.can_write_eof():
+            with suppress(OSError):
+                self.transport.write_eof()
+        else:
+            self.transport.close()
+
+    def close(self) -> None:
+        # What TCP has not taken by now goes with it: nobody waits any longer.
+        if self.full or self.closing:
+            self.transport.abort()
+        else:
+            self.transport.close()
+
+
+class AioLink(Link, asyncio.Protocol):
+    """A link on an asyncio transport, and the protocol of that transport.
+
+    :param protocol: the connection's state; its clock is ``loop.time``.
+    :param loop: the running event loop.
+    """
+
+    wire: TransportWire
+
+    def __init__(self, protocol: Protocol, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(TransportWire(), protocol, loop.time)
+        self.on_lost: Callable[[BaseException | None], None] | None = None
+        self._loop = loop
+        self._timer: asyncio.TimerHandle | None = None
+        self._armed: float | None = None
+        self._taken = 0  # bytes, of those in _sent, that TCP has taken
+        self._reading = True
+        self._turn = 0
+        self._receiver: asyncio.Future[None] | None = None
+        self._waiters: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
+
+    # -- called by the transport -------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.wire.attach(cast(asyncio.Transport, transport))
+        self._reading = self.wire.transport.is_reading()
+        self._settle()
+
+    def data_received(self, data: bytes) -> None:
+        if not self.finished:
+            self.protocol.feed(data)
+            self._after()
+
+    def eof_received(self) -> bool:
+        if not self.finished:
+            self.protocol.eof()
+            self._after()
+        return not self.wire.tls  # TLS ends both ways at once
+
+    def pause_writing(self) -> None:
+        self.wire.full = True
+
+    def resume_writing(self) -> None:
+        self.wire.full = False
+        self._taken = self._sent
+        self._on_writable()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self.wire.lost = True
+        if not self.finished:
+            # What has arrived can still be taken, a Close among it too.
+            self.protocol.eof()
+            self.protocol.abort()
+            self._settle()
+        self._arm(None)
+        self._notify()
+        if self.on_lost is not None:
+            on_lost, self.on_lost = self.on_lost, None
+            on_lost(exc)
+
+    # -- what a backend adds to Link ----------------------------------------
+
+    def start(self) -> None:
+        """Nothing to do: ``connection_made`` has started it."""
+
+    def _read(self) -> bool:
+        return False  # the transport pushes
+
+    def _flush(self) -> bool:
+        if super()._flush() and not self.wire.full:
+            self._taken = self._sent
+            return True
+        return False
+
+    def _watch(self, read: bool, write: bool) -> None:
+        if read != self._reading:
+            self._reading = read
+            self.wire.read(read)
+
+    def _arm(self, deadline: float | None) -> None:
+        if deadline == self._armed:
+            return
+        self._armed = deadline
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if deadline is not None:
+            self._timer = self._loop.call_at(deadline, self._on_deadline)
+
+    def _on_deadline(self, *_: Any) -> None:
+        # A loop may call a hair too early; then this arms the timer again.
+        self._armed = None
+        self.protocol.dirty = True
+        super()._on_deadline()
+
+    def _release(self) -> None:
+        self._arm(None)
+        if self.wire.tls and not self.wire.lost:
+            # Closing TLS waits for the peer's close_notify, far too long.
+            self._armed = self.now() + self.protocol.close_timeout
+            self._timer = self._loop.call_at(self._armed, self.wire.transport.abort)
+
+    def _notify(self) -> None:
+        receiver = self._receiver
+        if receiver is not None and not receiver.done() and self._ready():
+            receiver.set_result(None)
+        for ready, waiter in self._waiters:
+            if not waiter.done() and ready():
+                waiter.set_result(None)
+
+    def wake(self) -> None:
+        if self._receiver is not None:
+            _finish(self._receiver)
+
+    def abandon(self) -> None:
+        with suppress(RuntimeError):  # the loop is closed; so is the transport soon
+            self._loop.call_soon_threadsafe(self.give_up)
+
+    def give_up(self) -> None:
+        """Fail the connection: 1006, and TCP is closed at once."""
+        if not self.wire.lost:
+            self._poison()
+            self.wire.transport.abort()
+
+    # -- for AioBase ---------------------------------------------------------
+
+    async def _until(self, ready: Callable[[], bool], deadline: float | None) -> bool:
+        """Wait for something that ``_notify`` tells of; whether it came about
+        before the deadline."""
+        while not ready():
+            waiter = self._loop.create_future()
+            entry = (ready, waiter)
+            self._waiters.append(entry)
+            try:
+                if not await self._pause(waiter, deadline):
+                    return ready()
+            finally:
+                self._waiters.remove(entry)
+        return True
+
+    async def _pause(self, waiter: asyncio.Future[None], deadline: float | None) -> bool:
+        """Wait for a future that _notify resolves; False when time is over."""
+        if deadline is None:
+            await waiter
+            return True
+        if deadline <= self.now():
+            return False
+        timer = self._loop.call_at(deadline, _finish, waiter)
+        try:
+            await waiter
+        finally:
+            timer.cancel()
+        return True
+
+    async def receive(self, timeout: float | None) -> Message | None:  # type: ignore[override]
+        if self._receiver is not None:
+            raise self._second_receiver()
+        protocol = self.protocol
+        self._turn += 1
+        if self._turn > _TURN:
+            self._turn = 0
+            await asyncio.sleep(0)
+        message = protocol.take()
+        if message is None:
+            message = await self._wait_for_message(timeout)
+        if not self._reading and not self.finished:
+            # There is room again, and what waited for it may have had answers.
+            protocol.dirty = True
+            self._settle()
+            self._notify()
+        return message
+
+    async def _wait_for_message(self, timeout: float | None) -> Message | None:
+        self._turn = 0
+        deadline = None if timeout is None else self.now() + timeout
+        # Not waiting still means to look at what is there: the loop's next
+        # poll is between the first of these and the second.
+        looks = 2 if timeout is not None and timeout <= 0 else 0
+        protocol = self.protocol
+        while True:
+            if not protocol.messages:
+                protocol.ask()
+                if protocol.dirty:
+                    self._settle()
+                    self._notify()
+            if self._ready():
+                break
+            self._receiver = self._loop.create_future()
+            try:
+                if looks:
+                    looks -= 1
+                    await asyncio.sleep(0)
+                elif not await self._pause(self._receiver, deadline):
+                    return None
+            finally:
+                self._receiver = None
+        message = protocol.take()
+        if message is None:
+            raise self._closed()
+        return message
+
+    async def send(  # type: ignore[override]
+        self, opcode: int, payload: Payload, timeout: float | None
+    ) -> None:
+        protocol = self.protocol
+        protocol.send(opcode, payload)
+        if not self._unsent:
+            self._flush()
+        if protocol.dirty:
+            self._settle()
+            self._notify()
+        if self.wire.full:
+            await self._wait_until_taken(timeout)
+        elif self.finished:
+            raise self._closed()
+
+    async def _wait_until_taken(self, timeout: float | None) -> None:
+        mark = self._unsent_mark()
+        deadline = None if timeout is None else self.now() + timeout
+        try:
+            await self._until(lambda: self._taken >= mark or self.finished, deadline)
+        except asyncio.CancelledError:
+            # No frame would be torn if it stayed.  But who cancels a send
+            # takes it for not sent, may repeat it, and so may fill the memory
+            # on behalf of a peer that does not read (invariants 2 and 6).
+            if self._taken < mark:
+                self._poison()
+            raise
+        if self._taken < mark:
+            if not self.finished:
+                self._poison()
+                error = TimeoutError(f'the peer did not take the message in {timeout} s')
+                raise self._closed() from error
+            raise self._closed()
+
+    async def close(  # type: ignore[override]
+        self, payload: bytes, code: int, reason: str | None, wait: bool = True
+    ) -> None:
+        self.begin_close(payload, code, reason)
+        if wait:
+            await self.join(None)
+
+    def begin_close(self, payload: bytes, code: int, reason: str | None) -> None:
+        """Put the Close on its way.
+
+        :raises ConnectionClosed: when the connection is closed already.
+        """
+        self._begin_close(payload, code, reason)
+
+    async def join(self, timeout: float | None) -> bool:  # type: ignore[override]
+        deadline = None if timeout is None else self.now() + timeout
+        return await self._until(lambda: self.wire.lost, deadline)
+
+
+def _finish(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
