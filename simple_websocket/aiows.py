@@ -14,70 +14,30 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-import warnings
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any, TypeVar, cast
 
 from . import client_handshake, deflate, handshake
 from .asgi import Conversation, WebSocketASGI
-from .codec import BINARY, TEXT
-from .errors import ConnectionError, SimpleWebsocketError
+from .connection import Connection, encode_message
+from .errors import ConnectionError
 from .options import Options, check_timeout
 from .profiles.aio import AioLink
-from .profiles.link import Payload
-from .protocol import ENDING, NORMAL_CLOSURE, InputBuffer, close_payload
+from .protocol import NORMAL_CLOSURE, close_payload
 from .takeover import HostLogger, Husk, take_over
 
 _Base = TypeVar('_Base', bound='AioBase')
 
 
-class AioBase(Conversation):
+class AioBase(Connection, Conversation):
     """What the two ends have in common; made by ``AioServer`` and ``AioClient``.
 
     What may run at the same time: any number of ``send`` and one ``receive``,
     and ``close`` at any moment, in tasks of one event loop.
     """
 
-    #: The negotiated subprotocol, or None (RFC 6455 section 1.9).
-    subprotocol: str | None = None
-
-    _link: AioLink | None = None
+    _link: AioLink | None
     _options: Options
-
-    @property
-    def _open_link(self) -> AioLink:
-        if self._link is None:
-            raise SimpleWebsocketError(f'{self!r}: make it with accept() or connect()')
-        return self._link
-
-    @property
-    def connected(self) -> bool:
-        """Whether messages can be sent.  Once false it stays so."""
-        return self._link is not None and self._link.protocol.state <= ENDING
-
-    @property
-    def close_reason(self) -> int:
-        """The close code (RFC 6455 section 7.4), once closed: the peer's; ours
-        where we closed or failed the connection; 1006 for an end without a
-        Close.  1005 until then, and for a Close without a code."""
-        return self._open_link.protocol.close_code
-
-    @property
-    def close_message(self) -> str | None:
-        """The text that came with the close code, or None."""
-        return self._open_link.protocol.close_reason
-
-    @property
-    def input_buffer(self) -> InputBuffer:
-        """The messages that were received and not yet taken."""
-        return self._open_link.protocol.messages
-
-    @property
-    def latency(self) -> float | None:
-        """Seconds between the last answered keepalive ping and its pong; None
-        as long as there is none (see ``ping_interval``)."""
-        return self._open_link.protocol.latency
 
     @property
     def sock(self) -> Any:
@@ -103,15 +63,7 @@ class AioBase(Conversation):
                             form.
         """
         check_timeout(timeout)
-        payload: Payload
-        if isinstance(data, str):
-            opcode, payload = TEXT, data.encode()
-        elif isinstance(data, (bytes, bytearray)):
-            opcode, payload = BINARY, data
-        elif isinstance(data, memoryview):
-            opcode, payload = BINARY, data.tobytes()
-        else:
-            opcode, payload = TEXT, str(data).encode()
+        opcode, payload = encode_message(data)
         await self._open_link.send(opcode, payload, timeout)
 
     async def receive(self, timeout: float | None = None) -> Any:
@@ -143,23 +95,6 @@ class AioBase(Conversation):
         if self._link is None:  # made by the constructor
             await self._start()
         return self
-
-    def __del__(self) -> None:
-        link = self._link
-        if link is None or link.protocol.state > ENDING:
-            return  # a close that has begun goes on without us
-        link.abandon()
-        with suppress(Exception):  # warnings may be errors, or gone at exit
-            warnings.warn(f'unclosed {self!r}', ResourceWarning, 2, source=self)
-
-    def __repr__(self) -> str:
-        if self._link is None:
-            state = 'not open'
-        elif self.connected:
-            state = 'open'
-        else:
-            state = f'closed: {self.close_reason}'
-        return f'<simple_websocket.{type(self).__name__} {state}>'
 
 
 class AioServer(AioBase):
@@ -200,7 +135,9 @@ class AioServer(AioBase):
     ) -> None:
         self.request = request
         self.subprotocols = handshake.parse_subprotocols(subprotocols)
-        self._options = Options(receive_bytes, ping_interval, max_message_size, **options)
+        self._options = Options.of(
+            type(self).__name__, receive_bytes, ping_interval, max_message_size, options
+        )
         handshake.parse_origins(origins)
         self._origins = origins
 
@@ -433,7 +370,9 @@ class AioClient(AioBase):
         server_hostname: str | None = None,
         **options: Any,
     ) -> None:
-        self._options = Options(receive_bytes, ping_interval, max_message_size, **options)
+        self._options = Options.of(
+            type(self).__name__, receive_bytes, ping_interval, max_message_size, options
+        )
         self.url = url
         self._target = client_handshake.parse_url(url)
         compression = self._options.compression

@@ -20,11 +20,11 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 from . import handshake
+from .connection import exit_code
 from .errors import ConnectionClosed, ConnectionError, SimpleWebsocketError
 from .options import Options, check_timeout
 from .protocol import (
     ABNORMAL_CLOSURE,
-    INTERNAL_ERROR,
     MESSAGE_TOO_BIG,
     NO_STATUS,
     NORMAL_CLOSURE,
@@ -68,12 +68,11 @@ class Conversation:
         return self
 
     async def __aexit__(self, kind: Any, error: Any, traceback: Any) -> None:
-        """Close: normally with 1000, with 1011 after an exception."""
-        failed = kind is not None and not issubclass(kind, ConnectionClosed)
+        """Close: with 1000, after an exception with 1011, when cancelled 1001."""
         # Who is cancelled, or interrupted, must not wait for a peer's answer.
         wait = kind is None or issubclass(kind, Exception)
         with suppress(ConnectionClosed):
-            await self._close(INTERNAL_ERROR if failed else None, None, wait)
+            await self._close(exit_code(kind), None, wait)
 
     def __aiter__(self: _Self) -> _Self:
         return self

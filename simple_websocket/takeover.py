@@ -17,9 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import ConnectionClosed, ConnectionError
 from .profiles.aio import AioLink
-from .protocol import INTERNAL_ERROR, NORMAL_CLOSURE, close_payload
-
-GOING_AWAY = 1001
+from .protocol import GOING_AWAY, INTERNAL_ERROR, NORMAL_CLOSURE, close_payload
 
 if TYPE_CHECKING:
     _LoggerAdapter = logging.LoggerAdapter[Any]

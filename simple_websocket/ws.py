@@ -14,14 +14,13 @@ from __future__ import annotations
 
 import ssl
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 from weakref import ref
 
 from . import client_handshake, deflate, handshake, hosts
-from .codec import BINARY, TEXT
+from .connection import Connection, encode_message, exit_code
 from .dial import Dial
 from .errors import ConnectionClosed, ConnectionError
 from .options import Options, check_timeout
@@ -30,10 +29,8 @@ from .profiles.link import Link
 from .profiles.wire import Wire
 from .protocol import (
     ENDING,
-    GOING_AWAY,
     INTERNAL_ERROR,
     NORMAL_CLOSURE,
-    InputBuffer,
     Protocol,
     close_payload,
 )
@@ -88,13 +85,8 @@ class _Thread:
         return not self._link.finished
 
 
-class Base:
+class Base(Connection):
     """What the two ends have in common; made by ``Server`` and ``Client``."""
-
-    #: The negotiated subprotocol, or None (RFC 6455 section 1.9).
-    subprotocol: str | None = None
-
-    _link: Link | None = None
 
     def _open(
         self,
@@ -112,39 +104,6 @@ class Base:
         self.thread = getattr(link, 'thread', _Thread(link))
         self.event = getattr(link, 'event', _Event(link))
         link.start()
-
-    @property
-    def _protocol(self) -> Protocol:
-        assert self._link is not None
-        return self._link.protocol
-
-    @property
-    def connected(self) -> bool:
-        """Whether messages can be sent.  Once false it stays so."""
-        return self._link is not None and self._link.protocol.state <= ENDING
-
-    @property
-    def close_reason(self) -> int:
-        """The close code (RFC 6455 section 7.4), once closed: the peer's; ours
-        where we closed or failed the connection; 1006 for an end without a
-        Close.  1005 until then, and for a Close without a code."""
-        return self._protocol.close_code
-
-    @property
-    def close_message(self) -> str | None:
-        """The text that came with the close code, or None."""
-        return self._protocol.close_reason
-
-    @property
-    def input_buffer(self) -> InputBuffer:
-        """The messages that were received and not yet taken."""
-        return self._protocol.messages
-
-    @property
-    def latency(self) -> float | None:
-        """Seconds between the last answered keepalive ping and its pong; None
-        as long as there is none (see ``ping_interval``)."""
-        return self._protocol.latency
 
     def send(self, data: Any, timeout: float | None = None) -> None:
         """Send a message (RFC 6455 section 5.6).
@@ -165,17 +124,8 @@ class Base:
         """
         if timeout is not None:
             check_timeout(timeout)
-        payload: bytes | bytearray | memoryview
-        if isinstance(data, str):
-            opcode, payload = TEXT, data.encode()
-        elif isinstance(data, (bytes, bytearray)):
-            opcode, payload = BINARY, data
-        elif isinstance(data, memoryview):
-            opcode, payload = BINARY, data.tobytes()
-        else:
-            opcode, payload = TEXT, str(data).encode()
-        assert self._link is not None
-        self._link.send(opcode, payload, timeout)
+        opcode, payload = encode_message(data)
+        self._open_link.send(opcode, payload, timeout)
 
     def receive(self, timeout: float | None = None) -> Any:
         """Receive a message.
@@ -194,8 +144,7 @@ class Base:
         """
         if timeout is not None:
             check_timeout(timeout)
-        assert self._link is not None
-        return self._link.receive(timeout)
+        return self._open_link.receive(timeout)
 
     def close(self, reason: int | None = None, message: str | None = None) -> None:
         """Close the connection (RFC 6455 section 7.1.2).
@@ -216,8 +165,7 @@ class Base:
     def _close(self, reason: int | None, message: str | None, wait: bool) -> None:
         code = reason or NORMAL_CLOSURE
         payload = close_payload(code, message)
-        assert self._link is not None
-        self._link.close(payload, int(code), message or None, wait)
+        self._open_link.close(payload, int(code), message or None, wait)
 
     def __enter__(self) -> Any:
         return self
@@ -225,13 +173,9 @@ class Base:
     def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
         """Close: with 1000, after an exception with 1011, on the way out of
         the program (Ctrl-C, a killed greenlet) with 1001."""
-        code = None
-        if kind is not None and not issubclass(kind, (ConnectionClosed, GeneratorExit)):
-            # Ctrl-C, a kill, a host that shuts down: not this handler's fault.
-            code = INTERNAL_ERROR if issubclass(kind, Exception) else GOING_AWAY
         with suppress(ConnectionClosed):
             # An exception must not wait for a peer's answer.
-            self._close(code, None, wait=kind is None)
+            self._close(exit_code(kind), None, wait=kind is None)
 
     def __iter__(self) -> Iterator[Any]:
         """The messages, until the connection closes."""
@@ -241,23 +185,6 @@ class Base:
             except ConnectionClosed:
                 return
             yield message
-
-    def __del__(self) -> None:
-        link = self._link
-        if link is None or link.protocol.state > ENDING:
-            return  # a close that has begun goes on without us
-        link.abandon()
-        with suppress(Exception):  # warnings may be errors, or gone at exit
-            warnings.warn(f'unclosed {self!r}', ResourceWarning, 2, source=self)
-
-    def __repr__(self) -> str:
-        if self._link is None:
-            state = 'not open'
-        elif self.connected:
-            state = 'open'
-        else:
-            state = f'closed: {self.close_reason}'
-        return f'<simple_websocket.{type(self).__name__} {state}>'
 
 
 class Server(Base):

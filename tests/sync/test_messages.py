@@ -234,8 +234,8 @@ def test_a_compressed_message_goes_both_ways(world, classes):  # A22
         assert client.receive(5) == text
         client.send(text)
         assert server.receive(5) == text
-        assert server._protocol._deflate is not None
-        assert client._protocol._deflate is not None
+        assert server._link.protocol._deflate is not None
+        assert client._link.protocol._deflate is not None
 
 
 def test_compression_saves_bytes_and_can_be_switched_off(world, classes):
