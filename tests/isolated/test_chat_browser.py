@@ -18,7 +18,7 @@ ARGUMENTS = (
 SHOTS = ROOT / '.build' / 'chat'
 WAIT = 10_000  # ms
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.timeout(120), pytest.mark.browser]
 
 
 @pytest.fixture(scope='module')
