@@ -3,13 +3,14 @@
 
 PYTHON ?= python3
 PIP = -m pip --disable-pip-version-check -qq
-PACKAGE = setup.cfg setup.py pyproject.toml
+PACKAGE = setup.cfg setup.py pyproject.toml simple_websocket/_codec.pyx
 
-.PHONY: help demo test style bench conformance docs clean
+.PHONY: help demo test sanitize style bench conformance docs clean
 
 help:
 	@echo "make demo         start the chat on a loopback port (ARGS=... for its options)"
 	@echo "make test         run the tests in every mode (ARGS='--mode gevent -- -k close')"
+	@echo "make sanitize     test and fuzz the compiled codec under ASan and UBSan"
 	@echo "make style        ruff, and mypy --strict on the package"
 	@echo "make bench        run the benchmarks in bench/"
 	@echo "make conformance  run the conformance suite in conformance/"
@@ -26,7 +27,7 @@ help:
 	@.venv/$*/bin/python $(PIP) install --editable . -r $<
 	@touch $@
 
-.venv/full/.done .venv/eventlet-gunicorn/.done: requirements/bare.txt
+.venv/full/.done .venv/eventlet-gunicorn/.done .venv/sanitize/.done: requirements/bare.txt
 
 demo: .venv/demo/.done
 	@test -f examples/chat/app.py || { echo "there is no examples/chat/app.py to run" >&2; exit 1; }
@@ -34,6 +35,9 @@ demo: .venv/demo/.done
 
 test: .venv/bare/.done .venv/full/.done .venv/eventlet-gunicorn/.done
 	@.venv/full/bin/python tests/matrix.py $(ARGS)
+
+sanitize: .venv/sanitize/.done
+	@.venv/sanitize/bin/python tests/sanitize.py $(ARGS)
 
 style: .venv/style/.done
 	@echo "== ruff"
@@ -57,4 +61,4 @@ docs: .venv/docs/.done
 	@.venv/docs/bin/python -m sphinx -W --keep-going -q -b html -d .build/doctrees docs .build/docs
 
 clean:
-	rm -rf .venv .build .tox build dist *.egg-info
+	rm -rf .venv .build .tox build dist *.egg-info simple_websocket/_codec.*.so

@@ -1,5 +1,56 @@
-"""The metadata is in setup.cfg; extension modules would be listed here."""
+"""The metadata is in setup.cfg; here is the compiled codec, an optional extension.
 
-from setuptools import setup
+Without Cython, a C compiler or Python's headers the package is installed all
+the same, with a notice: its frames are then handled by wsproto, slower.
+"""
 
-setup()
+from __future__ import annotations
+
+import platform
+import sys
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+SOURCE = 'simple_websocket/_codec.pyx'
+
+
+def notice(reason: object) -> None:
+    print(
+        f'simple-websocket: notice: the compiled codec is not built: {reason}\n'
+        'simple-websocket: notice: installing without it; wsproto does its work, slower',
+        file=sys.stderr,
+    )
+
+
+class BuildOptional(build_ext):
+    """Turns every failure to build into a notice."""
+
+    def build_extension(self, ext: Extension) -> None:
+        if self.compiler.compiler_type == 'unix':
+            ext.extra_compile_args.append('-O3')  # vector instructions
+        try:
+            super().build_extension(ext)
+        except Exception as error:
+            notice(error)
+
+
+def extensions() -> list[Extension]:
+    if platform.python_implementation() != 'CPython':
+        notice(f'it knows CPython, not {platform.python_implementation()}')
+        return []
+    try:
+        from Cython.Build import cythonize
+    except ImportError as error:
+        notice(error)
+        return []
+    # The C code is made anew by every build and shipped by none.
+    made = cythonize(
+        [Extension('simple_websocket._codec', [SOURCE])], build_dir='build/cython', quiet=True
+    )
+    for extension in made:
+        extension.optional = True  # cythonize would forget it; nobody misses the file then
+    return made
+
+
+setup(ext_modules=extensions(), cmdclass={'build_ext': BuildOptional})

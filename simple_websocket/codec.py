@@ -1,9 +1,9 @@
 """Frames (RFC 6455 section 5): bytes in, chunks out, and the way back.
 
 A *codec* is a ``Decoder`` class and an ``encode`` function.  This file holds
-the seam and the reference, on top of ``wsproto.frame_protocol``; whatever else
-implements the seam must give the same chunks or the same failure for the same
-bytes, whatever split they arrive in.
+the seam and the reference, on top of ``wsproto.frame_protocol``.  The compiled
+one of ``_codec.pyx`` is used wherever it could be built: it gives the same
+chunks or the same failure for the same bytes, whatever split they arrive in.
 
 The decoder hands on a data frame in as many chunks as its payload took to
 arrive, so that invalid UTF-8 and a deflate bomb can be seen before the frame
@@ -13,14 +13,14 @@ and of how many frames.  It does not know sockets, time, what a message says
 or what a Close means.
 
 The environment variable ``SIMPLE_WEBSOCKET_CODEC``, read at import, forces a
-codec: ``wsproto`` or ``compiled``.
+codec: ``wsproto`` or ``compiled``; ``NAME`` tells which one is in use.
 """
 
 from __future__ import annotations
 
 import os
 import struct
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from wsproto.extensions import Extension
 from wsproto.frame_protocol import (
@@ -32,6 +32,9 @@ from wsproto.frame_protocol import (
     RsvBits,
     XorMaskerSimple,
 )
+
+if TYPE_CHECKING:
+    from ._codec import CompiledDecoder
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 
@@ -205,14 +208,28 @@ def _choose(name: str | None) -> str:
     :raises ImportError: for one that is not there.
     :raises ValueError: for one that does not exist.
     """
-    if name == 'compiled':
-        raise ImportError('SIMPLE_WEBSOCKET_CODEC=compiled, but there is no compiled codec')
-    if name not in (None, '', 'wsproto'):
+    if name not in (None, '', 'wsproto', 'compiled'):
         raise ValueError(f'SIMPLE_WEBSOCKET_CODEC={name}: neither wsproto nor compiled')
-    return 'wsproto'
+    if name == 'wsproto':
+        return name
+    try:
+        from ._codec import CompiledDecoder as CompiledDecoder
+    except ImportError as error:
+        if name != 'compiled':
+            return 'wsproto'
+        raise ImportError(
+            'SIMPLE_WEBSOCKET_CODEC=compiled, but there is no compiled codec: the package '
+            f'was installed without a C compiler, or for another Python ({error})'
+        ) from error
+    return 'compiled'
 
 
 #: The codec that is in use: its name and its two halves.
 NAME = _choose(os.environ.get('SIMPLE_WEBSOCKET_CODEC'))
-Decoder = WsprotoDecoder
-encode = wsproto_encode
+Decoder: type[WsprotoDecoder] | type[CompiledDecoder]
+if NAME == 'compiled':
+    from . import _codec
+
+    Decoder, encode = _codec.CompiledDecoder, _codec.encode
+else:
+    Decoder, encode = WsprotoDecoder, wsproto_encode

@@ -41,9 +41,10 @@ def pytest_report_header(config):
             versions.append(f'{name} {importlib.metadata.version(name)}')
         except importlib.metadata.PackageNotFoundError:
             versions.append(f'no {name}')
-    codec = os.environ.get('SIMPLE_WEBSOCKET_CODEC', 'default')
+    from simple_websocket import codec
+
     python = f'{platform.python_implementation()} {platform.python_version()}'
-    return f'mode: {MODE.name}, codec: {codec}, {python}, {", ".join(versions)}'
+    return f'mode: {MODE.name}, codec: {codec.NAME}, {python}, {", ".join(versions)}'
 
 
 def _check_mode():

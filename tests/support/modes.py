@@ -23,7 +23,8 @@ class Mode:
     patched: bool = False
     # Modules that nobody may have imported in this process.
     foreign: tuple[str, ...] = ()
-    environ: tuple[tuple[str, str], ...] = ()
+    # The codec that is forced; without one it is the fastest that is there.
+    codec: str = ''
     # Seconds of wall clock, after which the process is ended.
     bound: float = 240
 
@@ -40,6 +41,7 @@ class Mode:
         return frozenset(tags)
 
 
+CODEC_VARIABLE = 'SIMPLE_WEBSOCKET_CODEC'
 _EVENTLET_RUNNER = 'tests/eventlet_runner.py'
 
 # In the order in which they are started: the long ones first.
@@ -59,10 +61,23 @@ MODES = (
         foreign=('gevent', 'eventlet', 'greenlet'),
     ),
     Mode(
+        'threads-wsproto',
+        'tests/sync',
+        foreign=('gevent', 'eventlet'),
+        codec='wsproto',
+    ),
+    Mode(
         'gevent',
         'tests/sync',
         world='gevent',
         foreign=('eventlet',),
+    ),
+    Mode(
+        'gevent-wsproto',
+        'tests/sync',
+        world='gevent',
+        foreign=('eventlet',),
+        codec='wsproto',
     ),
     Mode(
         'gevent-patched',
@@ -87,14 +102,31 @@ MODES = (
         patched=True,
         foreign=('gevent',),
     ),
+    Mode(
+        'eventlet-wsproto',
+        'tests/sync',
+        launch=(_EVENTLET_RUNNER,),
+        world='eventlet',
+        foreign=('gevent',),
+        codec='wsproto',
+    ),
     Mode('aio', 'tests/aio', foreign=('gevent', 'eventlet')),
-    # The protocol's tests run once for each codec.
+    Mode('aio-wsproto', 'tests/aio', foreign=('gevent', 'eventlet'), codec='wsproto'),
+    # The protocol's tests run once for each codec; the modes above run with the
+    # compiled one where it could be built, these two with wsproto.
     Mode(
         'core',
         'tests/core',
         'bare',
         foreign=('gevent', 'eventlet', 'greenlet'),
-        environ=(('SIMPLE_WEBSOCKET_CODEC', 'wsproto'),),
+        codec='wsproto',
+    ),
+    Mode(
+        'core-compiled',
+        'tests/core',
+        'bare',
+        foreign=('gevent', 'eventlet', 'greenlet'),
+        codec='compiled',
     ),
 )
 
