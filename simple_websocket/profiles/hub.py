@@ -178,8 +178,9 @@ class HubLink(Link):
             message = self._wait_for_message(timeout)
         else:
             self._taken += 1
-        if not self._reading and not self.finished and not protocol.paused:
-            self._guarded(self._catch_up)
+        if protocol.dirty or not self._reading:
+            if not self.finished and not protocol.paused:
+                self._guarded(self._catch_up)
         return message
 
     def _give_way(self) -> None:

@@ -293,16 +293,16 @@ def test_the_keepalive_works_while_nobody_receives(end, world):
 
 
 def test_anything_that_arrives_is_a_sign_of_life(end, world):
-    ws, peer = end(ping_interval=0.1, ping_timeout=0.15)
+    ws, peer = end(ping_interval=0.2, ping_timeout=0.4)
     for _ in range(15):
         peer.send((TEXT, b'no pong, but I am here'))
         assert ws.receive(5)
-        world.sleep(0.04)
+        world.sleep(0.05)
     assert ws.connected
 
 
 def test_pongs_keep_the_connection_and_give_the_latency(end, world):
-    ws, peer = end(ping_interval=0.05)
+    ws, peer = end(ping_interval=0.05, ping_timeout=5)
     task = world.spawn(closed_with, ws, None)
     assert ws.latency is None
     for _ in range(4):
