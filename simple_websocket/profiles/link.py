@@ -160,8 +160,8 @@ class Link:
             try:
                 sent = self.wire.send(self._unsent)
                 self._sent += sent
-            if sent and protocol.congested:
-                protocol.heard = True  # who takes our bytes is alive
+                if sent and protocol.congested:
+                    protocol.heard = True  # who takes our bytes is alive
                 if sent == len(self._unsent):
                     self._unsent = b''
                 elif sent:
