@@ -23,7 +23,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -141,7 +141,7 @@ _HUSK = {
 }
 
 
-@lru_cache(maxsize=None)
+@cache
 def _husk_class(kind: Any, refuse_select: bool) -> type:
     body: dict[str, Any] = {'__slots__': (), **_HUSK}
     if refuse_select:
@@ -178,8 +178,9 @@ def make_husk(sock: Any, on_host: OnHost, refuse_select: bool = False) -> None:
                     called more than once, and from any thread.
     :param refuse_select: see ``Host``.
     """
+    kind: Any = type(sock)
     with suppress(TypeError):
-        sock.__class__ = _husk_class(type(sock), refuse_select)
+        sock.__class__ = _husk_class(kind, refuse_select)
         # eventlet copies methods into the object, where they hide the class's.
         attributes = getattr(sock, '__dict__', {})
         for name in _HUSK:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import ssl
 
 import pytest
@@ -13,11 +12,7 @@ pytest.register_assert_rewrite('live.servers')
 from live import servers  # noqa: E402
 from support import modes  # noqa: E402
 
-HOSTS = (
-    servers.EVENTLET_WORKER
-    if modes.current().venv == 'eventlet-gunicorn'
-    else servers.HOSTS
-)
+HOSTS = servers.EVENTLET_WORKER if modes.current().venv == 'eventlet-gunicorn' else servers.HOSTS
 
 
 def pytest_generate_tests(metafunc):
@@ -32,12 +27,12 @@ def certificate(tmp_path_factory):
     directory = tmp_path_factory.mktemp('tls')
     authority = trustme.CA()
     issued = authority.issue_cert('localhost')
-    cert, key, root = (directory / name for name in ('cert.pem', 'key.pem', 'root.pem'))
+    cert, key = directory / 'cert.pem', directory / 'key.pem'
     issued.cert_chain_pems[0].write_to_path(cert)
     issued.private_key_pem.write_to_path(key)
-    authority.cert_pem.write_to_path(root)
-    context = ssl.create_default_context(cafile=str(root))
-    return servers.Certificate(str(cert), str(key), str(root), context)
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    return servers.Certificate(str(cert), str(key), context)
 
 
 @pytest.fixture(scope='session')

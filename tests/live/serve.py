@@ -1,6 +1,6 @@
 """Serve `module:name` on an inherited listening socket.
 
-    python serve.py werkzeug|gevent|eventlet FD [--patch] [--tls CERT KEY] module:name
+python serve.py werkzeug|gevent|eventlet FD [--patch] [--tls CERT KEY] module:name
 """
 
 from __future__ import annotations
@@ -42,9 +42,7 @@ def werkzeug():
     if args.tls:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(*args.tls)
-    server = make_server(
-        '127.0.0.1', 0, load(), threaded=True, ssl_context=context, fd=args.fd
-    )
+    server = make_server('127.0.0.1', 0, load(), threaded=True, ssl_context=context, fd=args.fd)
     server.serve_forever()
 
 
@@ -55,7 +53,7 @@ def gevent_pywsgi():
     from gevent.pywsgi import WSGIServer
     from gevent.socket import socket as green_socket
 
-    tls = dict(zip(('certfile', 'keyfile'), args.tls)) if args.tls else {}
+    tls = {'certfile': args.tls[0], 'keyfile': args.tls[1]} if args.tls else {}
     listener = green_socket(socket.AF_INET, socket.SOCK_STREAM, fileno=args.fd)
     server = WSGIServer(listener, load(), **tls)
     # Waits for nobody: an open connection is a handler that does not return.

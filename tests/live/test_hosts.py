@@ -11,7 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import pytest
-
 from live.servers import wait_until
 from support.peer import BINARY, CLOSE, TEXT, frame
 
@@ -106,7 +105,9 @@ def test_the_mode_is_the_servers(server, quiet):
 def test_frames_that_came_with_the_request_are_not_lost(server, quiet):
     # A whole conversation in one packet, and more than a read buffer in it.
     large = os.urandom(20_000)
-    peer = server.peer('/echo', (TEXT, b'one'), (BINARY, large), (TEXT, b'two'), masked_close(1000))
+    peer = server.peer(
+        '/echo', (TEXT, b'one'), (BINARY, large), (TEXT, b'two'), masked_close(1000)
+    )
     peer.expect(TEXT, b'one')
     peer.expect(BINARY, large)
     peer.expect(TEXT, b'two')
