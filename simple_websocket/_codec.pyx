@@ -1,4 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, auto_pickle=False
 """The compiled codec: the seam of ``codec.py`` in C over whole buffers.
 
 It says the same of the same bytes as the reference there, chunk for chunk and

@@ -145,6 +145,10 @@ class InputBuffer:
         if len(messages) >= self._max_messages or self._size >= MAX_QUEUE_SIZE:
             self.full = True
 
+    def take(self) -> Message | None:
+        """Take the oldest message out; None when there is none."""
+        return self.popleft() if self._messages else None
+
     def pop(self, index: int = -1) -> Message:
         """Take the message at ``index`` out (the last one by default).
 
@@ -335,12 +339,11 @@ class Protocol:
             else:
                 if self._text:
                     self._check_utf8(payload, final)
+                self._parts += payload
                 if not final:
-                    self._parts += payload
                     return
-                whole = b''.join((self._parts, payload))
-                self._parts = bytearray()
-                message = str(whole, 'utf-8') if self._text else whole
+                whole, self._parts = self._parts, bytearray()
+                message = str(whole, 'utf-8') if self._text else bytes(whole)
         except UnicodeDecodeError:
             self.fail(INVALID_PAYLOAD, 'invalid UTF-8')
         else:
@@ -470,12 +473,11 @@ class Protocol:
 
     def take(self) -> Message | None:
         """The oldest message, or None where there is none."""
-        if not self.messages:
-            return None
-        self._answering = True
-        message = self.messages.popleft()
-        if self._chunks:
-            self._resume()
+        message = self.messages.take()
+        if message is not None:
+            self._answering = True
+            if self._chunks:
+                self._resume()
         return message
 
     def ask(self) -> None:
