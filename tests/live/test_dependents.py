@@ -70,7 +70,6 @@ def client(request, socketio_server):
     tcp = client.eio.ws.sock
     yield client
     client.disconnect()
-    client.wait()
     # Left to the garbage collector where the server was first to disconnect.
     tcp.close()
     session.close()
