@@ -9,9 +9,10 @@ import textwrap
 
 import pytest
 
-SERVER = '''
+TESTS = os.path.join(os.path.dirname(__file__), os.pardir)
+SERVER = f'''
 import contextlib, socket, sys, threading
-sys.path.insert(0, {tests!r})
+sys.path.insert(0, {TESTS!r})
 from support.peer import Peer, switching
 
 def serve(listener, then):
@@ -24,7 +25,7 @@ def start(then):
     listener = socket.create_server(('127.0.0.1', 0))
     threading.Thread(target=serve, args=(listener, then), daemon=True).start()
     return 'ws://127.0.0.1:%d' % listener.getsockname()[1]
-'''.format(tests=os.path.join(os.path.dirname(__file__), os.pardir))
+'''
 
 
 def run(code, timeout=20):

@@ -204,7 +204,9 @@ def switching(request: bytes, *headers: bytes) -> bytes:
 
 
 @contextlib.contextmanager
-def both_ends(world: Any, server: Any = None, client: Any = None) -> Iterator[tuple[Server, Client]]:
+def both_ends(
+    world: Any, server: Any = None, client: Any = None
+) -> Iterator[tuple[Server, Client]]:
     """A `Server` and a `Client` joined by TCP."""
     listener, port = world.listen()
 
