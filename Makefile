@@ -45,10 +45,16 @@ style: .venv/style/.done
 	@echo "== mypy"
 	@.venv/style/bin/mypy
 
-bench: .venv/full/.done
-	@test -f bench/__main__.py || { echo "there is no bench/__main__.py to run" >&2; exit 1; }
+# simple-websocket 1.1 has the same import name, hence an environment of its own.
+.venv/bench-1.1/.done: requirements/bench.txt
+	@echo "== .venv/bench-1.1: installing simple-websocket 1.1 and $<"
+	@$(PYTHON) -m venv --clear .venv/bench-1.1
+	@.venv/bench-1.1/bin/python $(PIP) install 'simple-websocket==1.1.*' -r $<
+	@touch $@
+
+bench: .venv/bench/.done .venv/bench-1.1/.done
 	@echo "== bench"
-	@.venv/full/bin/python -m bench $(ARGS)
+	@.venv/bench/bin/python -m bench $(ARGS)
 
 conformance: .venv/full/.done
 	@test -f conformance/__main__.py || { echo "there is no conformance/__main__.py to run" >&2; exit 1; }

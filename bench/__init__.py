@@ -1,0 +1,1 @@
+"""Benchmarks; run by ``make bench``, described in docs/benchmarks.rst."""
