@@ -166,7 +166,7 @@ class Bench:
             table.rows.append(row)
             try:
                 sample = self.measure_idle(entry, many, False)
-                if entry.role == 'ours' or (entry.venv == 'bench-1.1' and not self.short):
+                if not self.short and (entry.role == 'ours' or entry.venv == 'bench-1.1'):
                     sample['deflate_kib'] = self.measure_idle(entry, many, True)['kib']
                 row.samples.append(sample)
             except Failure as failure:
@@ -180,10 +180,10 @@ class Bench:
                 raise Failure(failures[entry.name])
             server = servers[entry.name]
             server.load('rate', connections=20, seconds=0.2)
-            time.sleep(0.3)
+            time.sleep(0.2)
             before, threads = server.rss(), server.threads()
             with server.idle(connections, deflate):
-                time.sleep(0.5)
+                time.sleep(0.4)
                 grown = server.rss() - before
                 return {
                     'kib': grown / 1024 / connections,
@@ -291,8 +291,10 @@ def main() -> None:
     if options.priority:
         processes.niceness = -15
     machine = report.describe_machine()
+    bench = Bench(options)
+    machine['rounds'] = f'{bench.rounds} of {bench.seconds} s each'
     try:
-        tables = Bench(options).run()
+        tables = bench.run()
     except KeyboardInterrupt:
         sys.exit('bench: interrupted')
     print(report.as_text(tables, machine))

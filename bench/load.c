@@ -494,7 +494,7 @@ static void measure(void)
     begin();
     run(begun.time + (uint64_t)(opt.seconds * 1e9), NULL);
     uint64_t few = opt.connections < 4 ? opt.connections : 4;
-    while (done < few && now() < begun.time + 10000000000ull)
+    while (done < few && now() < begun.time + 3000000000ull)
         run(now() + 10000000, NULL);
     print_result();
     stopping = 1;
@@ -510,7 +510,7 @@ static void echo(void)
     }
     run(now() + (uint64_t)(opt.warmup * 1e9), NULL);
     measure();
-    for (uint64_t deadline = now() + 5000000000ull; outstanding && now() < deadline;)
+    for (uint64_t deadline = now() + 1000000000ull; outstanding && now() < deadline;)
         run(now() + 1000000, NULL);
     close_all();
 }

@@ -240,7 +240,7 @@ def run_client(name: str, venv: str, url: str, seconds: float) -> dict:
         cores()[0], command, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     try:
-        out, err = process.communicate(timeout=10 + 5 * seconds)
+        out, err = process.communicate(timeout=5 + 5 * seconds)
     except subprocess.TimeoutExpired:
         process.kill()
         process.communicate()
