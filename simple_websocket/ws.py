@@ -35,8 +35,6 @@ from .protocol import (
     close_payload,
 )
 
-Data = str | bytes | bytearray | memoryview
-
 #: The clock of every connection; looked up when called, for tests that
 #: replace it.
 _now: Callable[[], float] = time.monotonic

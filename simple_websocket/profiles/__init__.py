@@ -182,9 +182,10 @@ def _detect(injected: list[Any], sock: Any, client: bool) -> str:
         return world
     if client and sock is None:
         return _patched() or _calling_hub() or 'threads'
-    if not injected and _calling_hub(main=False) is not None:
+    hub = None if injected else _calling_hub(main=False)
+    if hub is not None:
         warnings.warn(
-            f'a plain blocking socket inside a {_calling_hub(main=False)} hub: waiting on it '
+            f'a plain blocking socket inside a {hub} hub: waiting on it '
             f'freezes every other greenlet; monkey-patch the process or pass profile=',
             RuntimeWarning,
             stacklevel=5,

@@ -104,9 +104,6 @@ class EventletLink(HubLink):
         finally:
             timer.cancel()
 
-    def _resume(self, greenlet: Any) -> None:
-        greenlet.switch()
-
     def _kick(self) -> None:
         if self._receiver is not None or self._senders or self._closers:
             self._hub.schedule_call_global(0, self._switch_out)

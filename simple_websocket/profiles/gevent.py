@@ -47,9 +47,6 @@ class GeventLink(HubLink):
             timer.stop()
             timer.close()
 
-    def _resume(self, greenlet: Any) -> None:
-        greenlet.switch()
-
     def _kick(self) -> None:
         if self._receiver is not None or self._senders or self._closers:
             self._loop.run_callback(self._switch_out)

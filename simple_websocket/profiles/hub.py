@@ -21,7 +21,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from ..errors import ConnectionClosed
 from ..protocol import ENDED, Message, Protocol
 from .link import TURN, Link, Payload
 from .originals import original
@@ -36,8 +35,6 @@ class HubLink(Link):
         super().__init__(wire, protocol, now)
         self._get_ident: Callable[[], int] = original('threading', 'get_ident')
         self._home = self._get_ident()
-        self._inside = False
-        self._deferred: deque[Callable[[], None]] = deque()
         self._receiver: Any = None
         self._senders: deque[tuple[int, Any]] = deque()
         self._closers: list[Any] = []
@@ -54,10 +51,6 @@ class HubLink(Link):
 
     def _pause(self, timeout: float | None) -> None:
         """Switch to the hub until ``_resume``, an exception, or ``timeout``."""
-        raise NotImplementedError
-
-    def _resume(self, greenlet: Any) -> None:
-        """Let a paused greenlet run; the last thing that its caller does."""
         raise NotImplementedError
 
     def _kick(self) -> None:
@@ -109,14 +102,6 @@ class HubLink(Link):
         finally:
             self._leave()
 
-    def _leave(self) -> None:
-        try:
-            while self._deferred:
-                with suppress(ConnectionClosed):
-                    self._deferred.popleft()()
-        finally:
-            self._inside = False
-
     def _on_readable(self, *_: Any) -> None:
         # The hot path: recv, decode, switch.  A step in the words of _guarded.
         if self._inside:
@@ -150,6 +135,11 @@ class HubLink(Link):
 
     def _notify(self) -> None:
         """Nothing: waiters are resumed when the step is over."""
+
+    def _resume(self, greenlet: Any) -> None:
+        """Let a paused greenlet run, from the hub: it comes back when that
+        greenlet waits again, so it is the last thing that a caller does."""
+        greenlet.switch()
 
     def _switch_out(self) -> None:
         """Resume whoever has what it waits for.  Anything may have changed

@@ -13,7 +13,9 @@ error; ``send`` and ``close`` anyone, from any OS thread, at any time.
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 from weakref import WeakSet
 
@@ -48,6 +50,8 @@ class Link:
         self._unsent: bytes | memoryview = b''
         self._sent = 0
         self._half_closed = False
+        self._inside = False  #: somebody is in a step that must not be interrupted
+        self._deferred: deque[Callable[[], Any]] = deque()  #: put off until it is over
         _live.add(self)
 
     # -- what a backend adds ---------------------------------------------
@@ -113,6 +117,15 @@ class Link:
         raise NotImplementedError
 
     # -- the same everywhere; call with nobody else inside ----------------
+
+    def _leave(self) -> None:
+        """End a step: do what a signal handler wanted in the middle of it."""
+        try:
+            while self._deferred:
+                with suppress(ConnectionClosed):
+                    self._deferred.popleft()()
+        finally:
+            self._inside = False
 
     def _read(self) -> bool:
         """Take what TCP has, once; whether there may be more."""

@@ -16,9 +16,7 @@ the last one to leave closes.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 from ..errors import ConnectionClosed
@@ -34,8 +32,6 @@ class LockedLink(Link):
     def __init__(self, wire: Wire, protocol: Protocol, now: Callable[[], float]) -> None:
         super().__init__(wire, protocol, now)
         self._lock = original('threading', 'RLock')()
-        self._inside = False
-        self._deferred: deque[Callable[[], None]] = deque()
         self._waiting = 0
         self._receiving = False
         self._lost = False  #: TCP takes nothing more, and the receiver will see why
@@ -69,14 +65,6 @@ class LockedLink(Link):
             finally:
                 self._leave()
             return True
-
-    def _leave(self) -> None:
-        try:
-            while self._deferred:
-                with suppress(ConnectionClosed):
-                    self._deferred.popleft()()
-        finally:
-            self._inside = False
 
     def _enter_wait(self) -> bool:
         """Before waiting on the descriptor; False when there is none any more."""

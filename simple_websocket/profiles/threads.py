@@ -45,7 +45,6 @@ class ThreadLink(LockedLink):
         super().__init__(wire, protocol, now)
         self._changed = original('threading', 'Condition')(self._lock)
         self._waker = Waker() if wire.tls else None
-        self._receiving = False
         self._blocked = False  #: the receiver is in the kernel
         self._adopted = False  #: the watchman reads
         self._want = (False, False)
