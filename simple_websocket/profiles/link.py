@@ -28,6 +28,9 @@ from .wire import Wire
 READ_SIZE = 65536
 
 
+#: Reads in a row, at most, before anything else gets a turn.
+READS = 16
+
 #: Messages that a receiver in a hub takes in a row before others get a turn.
 TURN = 64
 
@@ -145,13 +148,16 @@ class Link:
         protocol.eof()
         return False
 
-    def _read_all(self) -> None:
+    def _read_all(self) -> bool:
         """Take what TCP has until it has nothing, or we have enough.
 
-        TLS needs it: what OpenSSL holds back makes no file descriptor readable.
+        :returns: whether there may be more: a peer that sends faster than we
+                  read must not keep us here.
         """
-        while not self.protocol.paused and self._read():
-            pass
+        for _ in range(READS):
+            if self.protocol.paused or not self._read():
+                return False
+        return True
 
     def _flush(self) -> bool:
         """Write; the only way in which bytes leave (invariant 1).
@@ -198,7 +204,8 @@ class Link:
         protocol = self.protocol
         self._unsent = b''
         protocol.out.clear()
-        self._read_all()
+        while self._read_all():
+            pass
         protocol.abort()
         protocol.out.clear()
 

@@ -124,6 +124,10 @@ class ThreadLink(LockedLink):
             self.protocol.feed(data)
         elif not self.finished and self.wire.ended():
             self.protocol.eof()
+        if self.wire.read_shut and not self.finished:
+            # The edge of what came while we were on the way back was the
+            # watchman's, who leaves the socket to whoever is in recv.
+            self._read_all()
         self._after()
 
     def _poll(self, deadline: float | None) -> bool:
@@ -144,11 +148,22 @@ class ThreadLink(LockedLink):
         self._blocked = False
         self._leave_wait()
 
-    def _read_all(self) -> None:
+    def _on_readable(self) -> None:
+        super()._on_readable()
+        if self.wire.read_shut and not self.finished:
+            self._read_all()  # an edge tells of the first packet only
+            self._after()
+
+    def _read_all(self) -> bool:
         # While the receiver is in recv, it is the one who reads.  (A TLS
         # receiver only polls.)
-        if not self._blocked or self.wire.tls:
-            super()._read_all()
+        if self._blocked and not self.wire.tls:
+            return False
+        more = super()._read_all()
+        if more and self.wire.read_shut:
+            self._watching = (False, False, False)
+            self._apply_watch()  # sets off the edge anew
+        return more
 
     def _lose(self) -> None:
         if not self._blocked or self.wire.tls:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import select
 import socket
 import struct
 import warnings
@@ -391,3 +392,45 @@ def test_thread_and_join_tell_the_end(end, world):
     peer.expect_close(1000)
     peer.close()
     task.join()
+
+
+@pytest.mark.only('threads')
+def test_what_comes_while_a_released_receiver_is_on_its_way_back_is_read(world):
+    """Its recv has returned, and the watchman still leaves the socket to it."""
+    ws, peer = accepted(world)
+    link = ws._link
+    seen, block = world.Event(), link.wire.recv_blocking
+
+    def on_ready(on_ready=link.on_ready):
+        on_ready()
+        if link._blocked and select.select([link.wire.fd], [], [], 0)[0]:
+            seen.set()
+
+    def recv_blocking(size):
+        data = block(size)
+        if not data:
+            peer.expect_close(4000)
+            seen.clear()
+            peer.send(peer.close_frame(4000))
+            assert seen.wait(5)
+        return data
+
+    link.on_ready, link.wire.recv_blocking = on_ready, recv_blocking
+    receiver = world.spawn(closed_with, ws, None)
+    world.settles_to(lambda: link._blocked, True)
+    world.spawn(ws.close, 4000).join(3)
+    assert receiver.join() == 4000
+
+
+@pytest.mark.only('threads')
+def test_a_flood_before_the_answer_to_our_close_is_read_to_its_end(world):
+    """An edge tells of the first packet; it has to be read until nothing is left."""
+    ws, peer = accepted(world)
+    receiver = world.spawn(closed_with, ws, None)
+    world.settles_to(lambda: ws._link._blocked, True)
+    closer = world.spawn(ws.close)
+    peer.expect_close(1000)
+    assert receiver.join() == 1000
+    with ws._link._lock:
+        peer.send(*[peer.frame(BINARY, bytes(50_000))] * 4, peer.close_frame(1000))
+    closer.join(3)
