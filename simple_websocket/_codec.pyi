@@ -8,11 +8,12 @@ class CompiledDecoder:
         max_fragments: int | None = None,
         compression: bool = False,
     ) -> None: ...
+    def whole(self, data: bytes) -> str | bytes | None: ...
     def feed(self, data: bytes | bytearray | memoryview) -> list[Chunk]: ...
 
 def encode(
     opcode: int,
-    payload: bytes | bytearray | memoryview,
+    payload: str | bytes | bytearray | memoryview,
     masked: bool,
     compressed: bool = False,
     fin: bool = True,

@@ -6,7 +6,8 @@ word for word; ``tests/core/test_codec.py`` holds the two against each other.
 
 The path of a frame that is read: ``feed`` parses the header where the caller's
 buffer has it, allocates the payload's bytes object and unmasks straight into
-it; nothing else is copied.  Only a header or a control frame that ends in the
+it; nothing else is copied.  A message that came in one piece is seen by
+``whole``, which makes the ``str`` or ``bytes`` of it at once.  Only a header or a control frame that ends in the
 middle is kept, in ``_kept``, until the rest of it comes; some payload of a data
 frame is handed on at once.  The path of one that is written: ``encode``
 allocates the frame and masks the payload straight into its place.
@@ -24,12 +25,14 @@ from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.ref cimport Py_INCREF
 from cpython.tuple cimport PyTuple_SET_ITEM
+from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.stdint cimport INT64_MAX, int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 cdef extern from "Python.h":
     ctypedef struct PyTypeObject:
         object (*tp_alloc)(PyTypeObject *, Py_ssize_t)
+    const char *PyUnicode_AsUTF8AndSize(object, Py_ssize_t *) except NULL
 
 cdef extern from *:
     """
@@ -45,6 +48,7 @@ cdef extern from *:
 cdef enum:
     FAILURE = -1
     CONTINUATION = 0
+    TEXT = 1
     BINARY = 2
     CLOSE = 8
     PONG = 10
@@ -54,6 +58,7 @@ cdef enum:
 
     SMALL = 125  # the longest payload of a control frame (5.5)
     KEPT = 2 + 4 + SMALL  # no data frame's header is longer either
+    BRIEF = 1024  # bytes of text that are unmasked on the stack
     LONG = 1 << 16  # bytes from which others may run while we mask
     POOL = 4096  # bytes of randomness that are fetched at once
 
@@ -135,15 +140,21 @@ def encode(int opcode, payload, bint masked, bint compressed=False, bint fin=Tru
 
     :param opcode: the frame's opcode.
     :param payload: its payload, already compressed where ``compressed`` is set:
-                    any contiguous buffer.
+                    any contiguous buffer, or a str.
     :param masked: whether to mask it, with a fresh key of ``os.urandom``: what
                    a client must do (section 5.3).
     :param compressed: RSV1 (RFC 7692 section 6).
     :param fin: whether the message ends with this frame.
     :returns: the frame's bytes.
+    :raises UnicodeEncodeError: for text with lone surrogates.
     """
     cdef int first = opcode | (0x80 if fin else 0) | (0x40 if compressed else 0)
     cdef Py_buffer view
+    cdef Py_ssize_t size = 0
+    cdef const char *text
+    if isinstance(payload, str):
+        text = PyUnicode_AsUTF8AndSize(payload, &size)
+        return frame_of(first, <const unsigned char *>text, size, masked)
     if type(payload) is bytes:
         return frame_of(
             first,
@@ -255,6 +266,67 @@ cdef class CompiledDecoder:
             return self._feed(<const unsigned char *>view.buf, view.len)
         finally:
             PyBuffer_Release(&view)
+
+    def whole(self, data):
+        """The message, where these bytes are one frame that is all of it.
+
+        That is what most reads give, and it needs no chunk.
+
+        :param data: what was read.
+        :returns: the ``str`` of a text, the bytes of a binary message; None
+                  for anything else, and then nothing was taken in: ``feed`` it.
+        """
+        cdef const unsigned char *head
+        cdef Py_ssize_t present, size = 2, index
+        cdef uint64_t length
+        if type(data) is not bytes or self._in_message or self._left or self._kept_size:
+            return None
+        head = <const unsigned char *>PyBytes_AS_STRING(data)
+        present = PyBytes_GET_SIZE(data)
+        if present < 2 or (head[0] != (0x80 | TEXT) and head[0] != (0x80 | BINARY)):
+            return None
+        length = head[1] & 0x7F
+        if length > SMALL:
+            size = 4 if length == 126 else 10
+            if present < size:
+                return None
+            length = 0
+            for index in range(2, size):
+                length = length << 8 | head[index]
+            if length <= <uint64_t>(SMALL if size == 4 else 65535):
+                return None
+        if head[1] >> 7 == self._client or self._failed or self._max_fragments == 0:
+            return None
+        if not self._client:
+            size += 4
+        if present < size or length != <uint64_t>(present - size):
+            return None
+        if 0 <= self._limit < <int64_t>length:
+            return None
+        return self._message(head + size, <Py_ssize_t>length, head[0] & 0x0F)
+
+    cdef object _message(self, const unsigned char *data, Py_ssize_t size, int opcode):
+        """A whole message; None where a text is no UTF-8."""
+        cdef uint32_t key
+        cdef unsigned char brief[BRIEF]
+        cdef unsigned char *target = brief
+        cdef bytes payload = None
+        if self._client:
+            if opcode == BINARY:
+                return PyBytes_FromStringAndSize(<const char *>data, size)
+        else:
+            if opcode == BINARY or size > BRIEF:
+                payload = PyBytes_FromStringAndSize(NULL, size)
+                target = <unsigned char *>PyBytes_AS_STRING(payload)
+            memcpy(&key, data - 4, 4)
+            mask_into(target, data, size, key)
+            if opcode == BINARY:
+                return payload
+            data = target
+        try:
+            return PyUnicode_DecodeUTF8(<char *>data, size, NULL)
+        except UnicodeDecodeError:
+            return None
 
     cdef list _feed(self, const unsigned char *data, Py_ssize_t size):
         cdef list chunks = []

@@ -141,6 +141,17 @@ class WsprotoDecoder:
         self._frames = FrameDecoder(client, [self._judge])
         self._failed = False
 
+    def whole(self, data: bytes) -> str | bytes | None:
+        """The message, where these bytes are one frame that is all of it.
+
+        A shortcut that a codec may offer; this one always says: ``feed`` it.
+
+        :param data: what was read.
+        :returns: the ``str`` of a text, the bytes of a binary message; None
+                  for anything else, and then nothing was taken in.
+        """
+        return None
+
     def feed(self, data: bytes | bytearray | memoryview) -> list[Chunk]:
         """Take bytes in and return what they complete.
 
@@ -171,7 +182,7 @@ class WsprotoDecoder:
 
 def wsproto_encode(
     opcode: int,
-    payload: bytes | bytearray | memoryview,
+    payload: str | bytes | bytearray | memoryview,
     masked: bool,
     compressed: bool = False,
     fin: bool = True,
@@ -180,13 +191,16 @@ def wsproto_encode(
 
     :param opcode: the frame's opcode.
     :param payload: its payload, already compressed where ``compressed`` is set;
-                    a memoryview must be one of bytes.
+                    a str, or bytes-like (a memoryview must be one of bytes).
     :param masked: whether to mask it, with a fresh key of ``os.urandom``: what
                    a client must do (section 5.3).
     :param compressed: RSV1 (RFC 7692 section 6).
     :param fin: whether the message ends with this frame.
     :returns: the frame's bytes.
+    :raises UnicodeEncodeError: for text with lone surrogates.
     """
+    if isinstance(payload, str):
+        payload = payload.encode()
     size = len(payload)
     first = opcode | (0x80 if fin else 0) | (0x40 if compressed else 0)
     bit = 0x80 if masked else 0

@@ -21,15 +21,14 @@ def encode_message(data: Any) -> tuple[int, Payload]:
 
     :param data: bytes-like for a binary message; ``str`` for a text message,
                  as is ``str(data)`` of anything else.
-    :raises ValueError: for text with lone surrogates, which has no UTF-8 form.
     """
     if isinstance(data, str):
-        return TEXT, data.encode()
+        return TEXT, data
     if isinstance(data, (bytes, bytearray)):
         return BINARY, data
     if isinstance(data, memoryview):
         return BINARY, data.tobytes()
-    return TEXT, str(data).encode()
+    return TEXT, str(data)
 
 
 def exit_code(kind: type[BaseException] | None) -> int | None:
@@ -84,7 +83,7 @@ class Connection:
     @property
     def input_buffer(self) -> InputBuffer:
         """The messages that were received and not yet taken."""
-        messages: InputBuffer = self._open_link.protocol.messages
+        messages: InputBuffer = self._open_link.protocol.input_buffer()
         return messages
 
     @property

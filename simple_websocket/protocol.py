@@ -9,6 +9,7 @@ calls it from one place at a time and follows these rules:
 * ``out`` holds the frames to write, in their order: write them whole.  Set
   ``congested`` when TCP takes no more, call ``drained()`` when it has taken all;
 * a receiver takes with ``take()`` and calls ``ask()`` when there was nothing;
+  while it waits, ``deliver()`` in place of ``feed()`` spares the queue;
 * when ``dirty`` is set, look again at ``state``, ``paused``, ``half_close``
   and ``deadline``, and call ``tick()`` when that deadline has come;
 * in ``ENDED``: write what is in ``out``, then end our half of TCP if
@@ -46,7 +47,7 @@ from __future__ import annotations
 import codecs
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from .codec import (
@@ -86,6 +87,8 @@ _ASSIGNED_CODES = frozenset((1000, 1001, 1002, 1003, *range(1007, 1015)))
 #: reading stops, however few messages they are.
 MAX_QUEUE_SIZE = 1 << 20
 
+_Utf8Decoder = codecs.getincrementaldecoder('utf-8')
+
 _DATA = frozenset((CONTINUATION, TEXT, BINARY))
 
 Message = str | bytes
@@ -117,45 +120,34 @@ def close_payload(code: int, reason: str | None) -> bytes:
     return int(code).to_bytes(2, 'big') + text
 
 
-class InputBuffer:
+class InputBuffer(deque[Message]):
     """The messages that were received and not yet taken, oldest first.
 
     :param max_messages: the number of them from which it is full.
     """
 
-    __slots__ = ('_max_messages', '_messages', '_size', 'full')
+    __slots__ = ('_max_messages', '_size', 'full')
 
     def __init__(self, max_messages: int) -> None:
-        self._messages: deque[Message] = deque()
+        super().__init__()
         self._max_messages = max_messages
         self._size = 0
         self.full = False  #: whether there is no room; what comes waits outside
 
-    def __len__(self) -> int:
-        return len(self._messages)
-
-    def __iter__(self) -> Iterator[Message]:
-        return iter(self._messages)
-
     def append(self, message: Message) -> None:
         """Add a message behind the others."""
-        messages = self._messages
-        messages.append(message)
+        super().append(message)
         self._size += len(message)
-        if len(messages) >= self._max_messages or self._size >= MAX_QUEUE_SIZE:
+        if len(self) >= self._max_messages or self._size >= MAX_QUEUE_SIZE:
             self.full = True
-
-    def take(self) -> Message | None:
-        """Take the oldest message out; None when there is none."""
-        return self.popleft() if self._messages else None
 
     def pop(self, index: int = -1) -> Message:
         """Take the message at ``index`` out (the last one by default).
 
         :raises IndexError: when there is none.
         """
-        message = self._messages[index]
-        del self._messages[index]
+        message = self[index]
+        del self[index]
         self._shrink(message)
         return message
 
@@ -164,15 +156,14 @@ class InputBuffer:
 
         :raises IndexError: when there is none.
         """
-        message = self._messages.popleft()
+        message = super().popleft()
         self._shrink(message)
         return message
 
     def _shrink(self, gone: Message) -> None:
         self._size -= len(gone)
         if self.full:
-            few = len(self._messages) < self._max_messages
-            self.full = not (few and self._size < MAX_QUEUE_SIZE)
+            self.full = len(self) >= self._max_messages or self._size >= MAX_QUEUE_SIZE
 
     def __repr__(self) -> str:
         return f'<{len(self)} messages>'
@@ -205,6 +196,45 @@ class Protocol:
     :param close_timeout: seconds that each step of the closing may take.
     """
 
+    # A server holds ten thousands of these, most of them idle: what an idle
+    # connection does not need is None until it does.
+    __slots__ = (
+        '_answering',
+        '_chunks',
+        '_client',
+        '_decoder',
+        '_deflate',
+        '_ending',
+        '_limit',
+        '_listening',
+        '_max_queue',
+        '_next_ping',
+        '_now',
+        '_owed_ping',
+        '_owed_pong',
+        '_parts',
+        '_ping',
+        '_ping_interval',
+        '_ping_timeout',
+        '_pong_due',
+        '_stalled',
+        '_text',
+        '_utf8',
+        'close_code',
+        'close_reason',
+        'close_timeout',
+        'congested',
+        'deadline',
+        'dirty',
+        'eof_seen',
+        'half_close',
+        'heard',
+        'latency',
+        'messages',
+        'out',
+        'state',
+    )
+
     def __init__(
         self,
         client: bool,
@@ -220,7 +250,7 @@ class Protocol:
     ) -> None:
         self.state = OPEN
         self.out: list[bytes] = []
-        self.messages = InputBuffer(max_queue)
+        self.messages: InputBuffer | None = None  #: None until there was one
         self.dirty = True
         self.half_close = False  #: in ENDED: end our half of TCP behind ``out``
         self.eof_seen = False  #: the peer's half of TCP has ended
@@ -236,15 +266,16 @@ class Protocol:
         self._limit = max_message_size
         self._deflate = deflate
         self._decoder = Decoder(client, max_message_size, max_fragments, deflate is not None)
-        self._chunks: deque[Chunk] = deque()  # decoded, not yet handled
+        self._max_queue = max_queue
+        self._chunks: deque[Chunk] | None = None  # decoded, not yet handled
         self._listening = True  # the peer's data still become messages
         self._answering = False  # the application has a message that it may answer
         self._ending: _Ending | None = None
 
         # The message that is being put together.
         self._text = False
-        self._parts = bytearray()
-        self._utf8 = codecs.getincrementaldecoder('utf-8')()
+        self._parts: bytearray | None = None
+        self._utf8: codecs.IncrementalDecoder | None = None
 
         self._ping_interval = ping_interval
         self._ping_timeout = ping_timeout
@@ -263,11 +294,30 @@ class Protocol:
         self.heard = True
         if self.state == OPEN or self.state == CLOSING:
             chunks = self._decoder.feed(data)
-            if len(chunks) == 1 and not (self._chunks or self.messages.full):
-                self._handlers[chunks[0].opcode](self, chunks[0])  # most of the time
-            else:
-                self._chunks.extend(chunks)
-                self._handle_chunks()
+            if self._chunks is None:
+                self._chunks = deque()
+            self._chunks.extend(chunks)
+            self._handle_chunks()
+
+    def deliver(self, data: bytes) -> Message | None:
+        """``feed()`` for a receiver that waits, since nothing was there to take.
+
+        :returns: the message, when the bytes are one message and nothing else,
+                  as most are; it was taken.  None: see what there is to take.
+        """
+        if self.state == OPEN and not (self._chunks or self.messages):
+            message = self._decoder.whole(data)
+            if message is not None:
+                self.heard = self._answering = True
+                return message
+        self.feed(data)
+        return None
+
+    def input_buffer(self) -> InputBuffer:
+        """``messages``, from now on there."""
+        if self.messages is None:
+            self.messages = InputBuffer(self._max_queue)
+        return self.messages
 
     def eof(self) -> None:
         """Take the end of the stream: the peer's FIN, an RST, a dead TLS session."""
@@ -304,7 +354,7 @@ class Protocol:
         """Handle what was decoded in its turn, data while there is room for it."""
         chunks = self._chunks
         while chunks:
-            if self.messages.full and self._listening and chunks[0].opcode in _DATA:
+            if self._listening and chunks[0].opcode in _DATA and self.full:
                 self.dirty = True
                 return
             chunk = chunks.popleft()
@@ -326,7 +376,7 @@ class Protocol:
             self._text = opcode == TEXT
         if compressed:
             assert self._deflate is not None
-            room = None if self._limit is None else self._limit - len(self._parts)
+            room = None if self._limit is None else self._limit - len(self._parts or b'')
             try:
                 payload = self._deflate.decompress(payload, final, room)
             except DeflateError as error:
@@ -339,18 +389,22 @@ class Protocol:
             else:
                 if self._text:
                     self._check_utf8(payload, final)
+                if self._parts is None:
+                    self._parts = bytearray()
                 self._parts += payload
                 if not final:
                     return
-                whole, self._parts = self._parts, bytearray()
+                whole, self._parts = self._parts, None
                 message = str(whole, 'utf-8') if self._text else bytes(whole)
         except UnicodeDecodeError:
             self.fail(INVALID_PAYLOAD, 'invalid UTF-8')
         else:
-            self.messages.append(message)
+            self.input_buffer().append(message)
 
     def _check_utf8(self, payload: bytes, final: bool) -> None:
         """Fail as soon as no continuation could make the text valid (8.1)."""
+        if self._utf8 is None:
+            self._utf8 = _Utf8Decoder()
         self._utf8.decode(payload, final)
         # Python waits for the third byte before it tells a surrogate.
         if b'\xed\xa0' <= self._utf8.getstate()[0] < b'\xee':
@@ -408,20 +462,27 @@ class Protocol:
 
     # -- out --------------------------------------------------------------
 
-    def send(self, opcode: int, payload: bytes | bytearray | memoryview) -> None:
-        """Put a message into ``out``.
+    def send(self, opcode: int, payload: str | bytes | bytearray | memoryview) -> None:
+        """Put a message into ``out``; see ``frame``."""
+        self.out.append(self.frame(opcode, payload))
+
+    def frame(self, opcode: int, payload: str | bytes | bytearray | memoryview) -> bytes:
+        """A message as it goes to the wire, behind all that is in ``out``.
 
         :param opcode: TEXT or BINARY.
-        :param payload: its bytes; valid UTF-8 for TEXT.
+        :param payload: its text, or its bytes: valid UTF-8 for TEXT.
         :raises ConnectionClosed: when our Close is out or TCP is gone.
+        :raises ValueError: for text with lone surrogates.
         """
         if self.state > ENDING:
             raise ConnectionClosed(self.close_code, self.close_reason)
         deflate = self._deflate
-        if deflate is not None and len(payload) >= deflate.threshold:
-            self.out.append(encode(opcode, deflate.compress(payload), self._client, True))
-        else:
-            self.out.append(encode(opcode, payload, self._client))
+        if deflate is not None:
+            if isinstance(payload, str):
+                payload = payload.encode()
+            if len(payload) >= deflate.threshold:
+                return encode(opcode, deflate.compress(payload), self._client, True)
+        return encode(opcode, payload, self._client)
 
     def close(self, payload: bytes, code: int, reason: str | None) -> None:
         """Start the closing handshake, or answer the peer's (section 7.1.2).
@@ -473,12 +534,18 @@ class Protocol:
 
     def take(self) -> Message | None:
         """The oldest message, or None where there is none."""
-        message = self.messages.take()
-        if message is not None:
-            self._answering = True
-            if self._chunks:
-                self._resume()
+        if not self.messages:
+            return None
+        message = self.messages.popleft()
+        self._answering = True
+        if self._chunks:
+            self._resume()
         return message
+
+    @property
+    def full(self) -> bool:
+        """Whether there is no room for another message."""
+        return self.messages is not None and self.messages.full
 
     def ask(self) -> None:
         """The application asks for a message and none is there: whatever it
@@ -538,7 +605,7 @@ class Protocol:
 
     def _stop_listening(self) -> None:
         self._listening = False
-        self._parts = bytearray()
+        self._parts = None
 
     def _move(self, state: int) -> None:
         self.state = max(state, self.state)

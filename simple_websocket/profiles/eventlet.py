@@ -17,7 +17,7 @@ import eventlet.event
 import eventlet.hubs
 import greenlet
 
-from ..protocol import Protocol
+from ..protocol import Message, Protocol
 from .hub import HubLink
 from .originals import original
 from .wire import Wire
@@ -94,13 +94,15 @@ class EventletLink(HubLink):
         current = greenlet.getcurrent()
         return None if current is self._hub.greenlet else current
 
-    def _pause(self, timeout: float | None) -> None:
+    def _pause(self, timeout: float | None) -> Message | None:
+        message: Message | None
         if timeout is None:
-            self._hub.switch()
-            return
-        timer = self._hub.schedule_call_global(timeout, greenlet.getcurrent().switch)
+            message = self._hub.switch()
+            return message
+        timer = self._hub.schedule_call_global(timeout, greenlet.getcurrent().switch, None)
         try:
-            self._hub.switch()
+            message = self._hub.switch()
+            return message
         finally:
             timer.cancel()
 

@@ -13,7 +13,7 @@ import gevent
 from gevent import getcurrent
 from gevent.socket import wait_read, wait_write
 
-from ..protocol import Protocol
+from ..protocol import Message, Protocol
 from .hub import HubLink
 from .wire import Wire
 
@@ -35,14 +35,16 @@ class GeventLink(HubLink):
         current = getcurrent()
         return None if current is self._hub else current
 
-    def _pause(self, timeout: float | None) -> None:
+    def _pause(self, timeout: float | None) -> Message | None:
+        message: Message | None
         if timeout is None:
-            self._hub.switch()
-            return
+            message = self._hub.switch()
+            return message
         timer = self._loop.timer(timeout)
-        timer.start(getcurrent().switch, update=True)
+        timer.start(getcurrent().switch, None, update=True)
         try:
-            self._hub.switch()
+            message = self._hub.switch()
+            return message
         finally:
             timer.stop()
             timer.close()

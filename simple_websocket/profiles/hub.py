@@ -1,10 +1,16 @@
 """What gevent and eventlet have in common: a hub that calls back.
 
-There is no greenlet of our own.  The hub calls ``_on_readable`` when bytes
-have come; that reads, feeds the protocol, answers pings and, as its last act,
-switches to the greenlet that waits in ``receive``.  The way back is that
-greenlet's next wait.  So one message costs one poll, one recv, one switch and
-one send.
+There is no greenlet of our own.  The path of one message, call by call:
+
+* the hub's poll returns and the hub calls ``_on_readable``;
+* that calls recv, and the codec makes the message of what came;
+* it switches to the greenlet that waits in ``receive``, which returns it;
+* ``send`` has the codec make a frame and calls send;
+* the next ``receive`` switches to the hub, which is back behind the recv.
+
+So a message costs one poll, one recv, one switch to and fro, and one send.
+Whatever is not a message in one piece (many at once, some of one, a ping, a
+Close, TLS) goes through ``Link`` and the queue of the protocol.
 
 A hub belongs to an OS thread.  Calls from any other are carried over: they
 run in a greenlet of the hub's thread while the caller waits on a real lock.
@@ -16,15 +22,14 @@ interrupted.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from ..protocol import ENDED, Message, Protocol
-from .link import TURN, Link, Payload
+from ..protocol import ENDED, ENDING, Message, Protocol
+from .link import READ_SIZE, TURN, Link, Payload
 from .originals import original
-from .wire import Wire
+from .wire import DONTWAIT, Wire
 
 
 class HubLink(Link):
@@ -36,7 +41,7 @@ class HubLink(Link):
         self._get_ident: Callable[[], int] = original('threading', 'get_ident')
         self._home = self._get_ident()
         self._receiver: Any = None
-        self._senders: deque[tuple[int, Any]] = deque()
+        self._senders: list[tuple[int, Any]] = []
         self._closers: list[Any] = []
         self._reading = False
         self._writing = False
@@ -49,8 +54,11 @@ class HubLink(Link):
         """The running greenlet, or None where it is the hub, which can't wait."""
         raise NotImplementedError
 
-    def _pause(self, timeout: float | None) -> None:
-        """Switch to the hub until ``_resume``, an exception, or ``timeout``."""
+    def _pause(self, timeout: float | None) -> Message | None:
+        """Switch to the hub until ``_resume``, an exception, or ``timeout``.
+
+        :returns: what was given to ``_resume``.
+        """
         raise NotImplementedError
 
     def _kick(self) -> None:
@@ -94,31 +102,50 @@ class HubLink(Link):
     def _guarded(self, step: Callable[[], None]) -> None:
         """Run a step that must not be interrupted by another one."""
         if self._inside:
-            self._deferred.append(step)
+            self._defer(step)
             return
         self._inside = True
         try:
             step()
         finally:
-            self._leave()
+            if self._deferred:
+                self._do_deferred()
+            self._inside = False
 
     def _on_readable(self, *_: Any) -> None:
-        # The hot path: recv, decode, switch.  A step in the words of _guarded.
-        if self._inside:
-            self._deferred.append(super()._on_readable)
+        # The hot path.  A step in the words of _guarded.
+        greenlet = self._receiver
+        if greenlet is None or self._inside or self.wire.tls:
+            self._guarded(super()._on_readable)
+            self._switch_out()
             return
+        message = None
         self._inside = True
         try:
-            super()._on_readable()
+            try:
+                data = self.wire.raw_recv(READ_SIZE, DONTWAIT)
+            except BlockingIOError:
+                return
+            except OSError:
+                data = b''
+            if data:
+                message = self.protocol.deliver(data)
+            else:
+                self.protocol.eof()
+            if message is None:
+                self._after()
+        except BaseException:
+            self._poison()  # a signal handler raised: what was read may be lost
+            raise
         finally:
             if self._deferred:
-                self._leave()
+                self._do_deferred()
             self._inside = False
-        if self._senders or self._closers:
+        if message is None:
             self._switch_out()
-        elif self._receiver is not None and self._ready():
-            greenlet, self._receiver = self._receiver, None
-            self._resume(greenlet)
+        else:
+            self._receiver = None
+            self._resume(greenlet, message)
 
     def _on_writable(self, *_: Any) -> None:
         self._guarded(super()._on_writable)
@@ -136,16 +163,19 @@ class HubLink(Link):
     def _notify(self) -> None:
         """Nothing: waiters are resumed when the step is over."""
 
-    def _resume(self, greenlet: Any) -> None:
+    def _resume(self, greenlet: Any, message: Message | None = None) -> None:
         """Let a paused greenlet run, from the hub: it comes back when that
-        greenlet waits again, so it is the last thing that a caller does."""
-        greenlet.switch()
+        greenlet waits again, so it is the last thing that a caller does.
+
+        :param message: what its ``_pause`` returns.
+        """
+        greenlet.switch(message)
 
     def _switch_out(self) -> None:
         """Resume whoever has what it waits for.  Anything may have changed
         after each switch, so look afresh before the next."""
         while self._senders and (self.finished or self._senders[0][0] <= self._sent):
-            self._resume(self._senders.popleft()[1])
+            self._resume(self._senders.pop(0)[1])
         if self._closers and self.protocol.state >= ENDED:
             waiting = [one for one in self._closers if self.finished or not one[1]]
             for one in waiting:
@@ -197,22 +227,25 @@ class HubLink(Link):
         if timeout is not None and timeout <= 0:
             # Not waiting still means to look at what is there.
             self._guarded(super()._on_readable)
+        message: Message | None
         while True:
             if not protocol.messages:
                 protocol.ask()
                 if protocol.dirty:
                     self._guarded(self._settle)
                     self._kick()
-            if self._ready():
+            if protocol.messages or protocol.state > ENDING:
                 break
             left = None if deadline is None else deadline - self.now()
             if current is None or (left is not None and left <= 0):
                 return None
             self._receiver = current
             try:
-                self._pause(left)
+                message = self._pause(left)
             finally:
                 self._receiver = None
+            if message is not None:
+                return message
         message = protocol.take()
         if message is None:
             raise self._closed()
@@ -229,20 +262,20 @@ class HubLink(Link):
             self._from_outside(lambda: self.send(opcode, payload, timeout))
             return
         if self._inside:
-            self._deferred.append(lambda: self._put(opcode, payload))
+            self._defer(lambda: self._put(opcode, payload))
             return
         protocol = self.protocol
         self._inside = True
         try:
-            protocol.send(opcode, payload)
-            if not self._unsent:
-                self._flush()
+            self._put_frame(protocol.frame(opcode, payload))
             if protocol.dirty:
                 self._settle()
                 self._kick()
             mark = self._unsent_mark() if self._unsent else 0
         finally:
-            self._leave()
+            if self._deferred:
+                self._do_deferred()
+            self._inside = False
         if mark:
             self._wait_until_sent(mark, timeout)
         elif self.finished:

@@ -13,7 +13,6 @@ error; ``send`` and ``close`` anyone, from any OS thread, at any time.
 from __future__ import annotations
 
 import os
-from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -21,7 +20,7 @@ from weakref import WeakSet
 
 from ..errors import ConnectionClosed, SimpleWebsocketError
 from ..protocol import DONE, ENDED, ENDING, Message, Protocol
-from .wire import Wire
+from .wire import DONTWAIT, Wire
 
 #: Bytes asked of TCP at once, at least: fewer system calls for large messages,
 #: and a read is never more than this beyond what the queue allows.
@@ -34,7 +33,7 @@ READS = 16
 #: Messages that a receiver in a hub takes in a row before others get a turn.
 TURN = 64
 
-Payload = bytes | bytearray | memoryview
+Payload = str | bytes | bytearray | memoryview
 
 
 class Link:
@@ -45,6 +44,19 @@ class Link:
     :param now: the monotonic clock that the protocol uses, in seconds.
     """
 
+    __slots__ = (
+        '__weakref__',
+        '_deferred',
+        '_half_closed',
+        '_inside',
+        '_sent',
+        '_unsent',
+        'finished',
+        'now',
+        'protocol',
+        'wire',
+    )
+
     def __init__(self, wire: Wire, protocol: Protocol, now: Callable[[], float]) -> None:
         self.wire = wire
         self.protocol = protocol
@@ -54,7 +66,7 @@ class Link:
         self._sent = 0
         self._half_closed = False
         self._inside = False  #: somebody is in a step that must not be interrupted
-        self._deferred: deque[Callable[[], Any]] = deque()  #: put off until it is over
+        self._deferred: list[Callable[[], Any]] | None = None  #: put off until it is over
         _live.add(self)
 
     # -- what a backend adds ---------------------------------------------
@@ -121,14 +133,43 @@ class Link:
 
     # -- the same everywhere; call with nobody else inside ----------------
 
-    def _leave(self) -> None:
-        """End a step: do what a signal handler wanted in the middle of it."""
+    def _defer(self, step: Callable[[], Any]) -> None:
+        """Put off what a signal handler wants in the middle of a step."""
+        if self._deferred is None:
+            self._deferred = []
+        self._deferred.append(step)
+
+    def _do_deferred(self) -> None:
+        """At the end of a step: do what a signal handler wanted in its middle."""
         try:
             while self._deferred:
                 with suppress(ConnectionClosed):
-                    self._deferred.popleft()()
+                    self._deferred.pop(0)()
         finally:
             self._inside = False
+
+    def _put_frame(self, frame: bytes) -> None:
+        """Write a frame, at once if nothing is before it; by ``_flush`` otherwise,
+        or in as far as TCP does not take it (the hot path of ``send``)."""
+        if self._unsent or self.protocol.out or self.wire.tls:
+            self.protocol.out.append(frame)
+            if not self._unsent:
+                self._flush()
+            return
+        try:
+            sent = self.wire.raw_send(frame, DONTWAIT)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self._lose()
+            return
+        except BaseException:
+            # A signal handler raised: nobody knows how much is out.
+            self._poison()
+            raise
+        if sent < len(frame):
+            self._unsent = memoryview(frame)[sent:]
+            self._flush()
 
     def _read(self) -> bool:
         """Take what TCP has, once; whether there may be more."""

@@ -57,13 +57,15 @@ class LockedLink(Link):
         """
         with self._lock:
             if self._inside:
-                self._deferred.append(step)
+                self._defer(step)
                 return False
             self._inside = True
             try:
                 step()
             finally:
-                self._leave()
+                if self._deferred:
+                    self._do_deferred()
+                self._inside = False
             return True
 
     def _enter_wait(self) -> bool:
@@ -110,20 +112,20 @@ class LockedLink(Link):
     def send(self, opcode: int, payload: Payload, timeout: float | None) -> None:
         with self._lock:
             if self._inside:
-                self._deferred.append(lambda: self._put(opcode, payload))
+                self._defer(lambda: self._put(opcode, payload))
                 return
             self._inside = True
             try:
                 protocol = self.protocol
-                protocol.send(opcode, payload)
-                if not self._unsent:
-                    self._flush()
+                self._put_frame(protocol.frame(opcode, payload))
                 mark = self._unsent_mark() if self._unsent else 0
                 if protocol.dirty:
                     self._settle()
                     self._notify()
             finally:
-                self._leave()
+                if self._deferred:
+                    self._do_deferred()
+                self._inside = False
         if mark:
             self._wait_until_sent(mark, timeout)
         elif self._lost or self.finished:

@@ -62,41 +62,41 @@ class ThreadLink(LockedLink):
 
     def receive(self, timeout: float | None) -> Message | None:
         self._visits += 1
-        with self._lock:
-            message = self.protocol.take()
-            if message is not None:
-                if self._adopted and not self._want[0] and not self.protocol.paused:
-                    self.protocol.dirty = True  # there is room again
-                    self._guarded(self._settle)
-                return message
-            if self._receiving:
-                raise self._second_receiver()
-            self._receiving = True
-        try:
-            return self._wait_for_message(timeout)
-        finally:
-            self._receiving = False
-
-    def _wait_for_message(self, timeout: float | None) -> Message | None:
         deadline = None if timeout is None else self.now() + timeout
-        while True:
-            with self._lock:
-                self._guarded(self._ask)
-                if self._ready():
-                    message = self.protocol.take()
-                    if message is None:
-                        raise self._closed()
-                    return message
-                self._blocked = True
-                self._waiting += 1
-            try:
+        message = None
+        mine = False
+        try:
+            while message is None:
+                with self._lock:
+                    if not mine and not self.protocol.messages:
+                        if self._receiving:
+                            raise self._second_receiver()
+                        mine = self._receiving = True
+                    if mine:
+                        self._guarded(self._ask)
+                    if self._ready():
+                        return self._take()
+                    self._waiting += 1
+                    self._blocked = True
                 if deadline is None and not self.wire.tls:
-                    self._block()
+                    message = self._block()
                 elif not self._poll(deadline):
                     return None
-            finally:
+            return message
+        finally:
+            if mine:
                 if self._blocked:
                     self._unblock()
+                self._receiving = False
+
+    def _take(self) -> Message:
+        message = self.protocol.take()
+        if message is None:
+            raise self._closed()
+        if self._adopted and not self._want[0] and not self.protocol.paused:
+            self.protocol.dirty = True  # there is room again
+            self._guarded(self._settle)
+        return message
 
     def _ask(self) -> None:
         protocol = self.protocol
@@ -110,21 +110,37 @@ class ThreadLink(LockedLink):
         if protocol.out or protocol.dirty:
             self._after()
 
-    def _block(self) -> None:
+    def _block(self) -> Message | None:
+        """Wait in the kernel's recv; the message, or None: look what there is."""
         try:
-            data = self.wire.recv_blocking(READ_SIZE)
+            data = self.wire.raw_recv(READ_SIZE)
         except OSError:
             data = b''
         with self._lock:
-            self._unblock()
-            self._guarded(lambda: self._take_in(data))
+            self._blocked = False
+            self._waiting -= 1
+            if self.finished:
+                if not self._waiting:
+                    self._close_wire()
+                return None
+            self._inside = True
+            try:
+                message = self.protocol.deliver(data) if data else None
+                if message is None:
+                    self._came(data)
+                return message
+            except BaseException:
+                self._poison()  # a signal handler raised: what was read may be lost
+                raise
+            finally:
+                if self._deferred:
+                    self._do_deferred()
+                self._inside = False
 
-    def _take_in(self, data: bytes) -> None:
-        if data:
-            self.protocol.feed(data)
-        elif not self.finished and self.wire.ended():
+    def _came(self, data: bytes) -> None:
+        if not data and self.wire.ended():
             self.protocol.eof()
-        if self.wire.read_shut and not self.finished:
+        if self.wire.read_shut:
             # The edge of what came while we were on the way back was the
             # watchman's, who leaves the socket to whoever is in recv.
             self._read_all()

@@ -1,7 +1,8 @@
 """A socket, of whichever library, reduced to what a link does with it.
 
-Every operation here is non-blocking (but ``recv_blocking``, the hot path of
-threads): *whether* to wait and *how* is the link's business.  TLS is handled
+Every operation here is non-blocking: *whether* to wait and *how* is the link's
+business.  The hot paths of links take TCP's own ``recv`` and ``send`` from here,
+as the C functions that they are.  TLS is handled
 here, and only here: an ``SSLSocket`` with timeout 0 says that it would block
 by an exception, may want to write in order to read, and may hold bytes that
 no selector knows about.
@@ -20,7 +21,8 @@ from typing import Any
 
 from .originals import original
 
-_DONTWAIT = getattr(socket, 'MSG_DONTWAIT', 0)
+#: What makes one call of a blocking socket not wait.
+DONTWAIT: int = getattr(socket, 'MSG_DONTWAIT', 0)
 
 _TCP_INFO = getattr(socket, 'TCP_INFO', 11)
 #: ESTABLISHED, FIN_WAIT1, FIN_WAIT2: the states in which the peer may still send.
@@ -63,6 +65,22 @@ class Wire:
                  eventlet, with TLS or without.
     """
 
+    __slots__ = (
+        '_close',
+        '_tcp',
+        '_tcp_detach',
+        '_tcp_recv',
+        '_tcp_settimeout',
+        '_tcp_shutdown',
+        '_unwrap',
+        'fd',
+        'raw_recv',
+        'raw_send',
+        'read_shut',
+        'sock',
+        'tls',
+    )
+
     def __init__(self, sock: Any) -> None:
         self.sock = sock
         self.tls = hasattr(sock, 'do_handshake')
@@ -76,14 +94,15 @@ class Wire:
         self._tcp_shutdown = kind.shutdown
         self._tcp_detach = kind.detach
         self._tcp_settimeout = kind.settimeout
+        # Without TLS these are C functions, which take flags too.
         if self.tls:
             sock.setblocking(False)
-            self._recv = sock.recv
-            self._send = sock.send
+            self.raw_recv = sock.recv
+            self.raw_send = sock.send
             self._unwrap: Any = _base_from('ssl', sock).unwrap
         else:
-            self._recv = tcp.recv
-            self._send = tcp.send
+            self.raw_recv = tcp.recv
+            self.raw_send = tcp.send
             self._unwrap = None
         with suppress(OSError):
             # A message is written whole; waiting for a fuller packet only
@@ -91,14 +110,9 @@ class Wire:
             tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def be_blocking(self) -> None:
-        """Let ``recv_blocking`` wait in the kernel (threads, without TLS)."""
+        """Let ``raw_recv`` wait in the kernel (threads, without TLS)."""
         if not self.tls:
             self._tcp_settimeout(self._tcp, None)
-
-    def recv_blocking(self, size: int) -> bytes:
-        """Wait for bytes; b'' at the end.  Only without TLS."""
-        data: bytes = self._recv(size)
-        return data
 
     def recv(self, size: int) -> bytes | None:
         """Take what has arrived.
@@ -108,7 +122,7 @@ class Wire:
         :raises OSError: when the connection is broken.
         """
         try:
-            data: bytes = self._recv(size) if self.tls else self._recv(size, _DONTWAIT)
+            data: bytes = self.raw_recv(size) if self.tls else self.raw_recv(size, DONTWAIT)
             return data if data or not self.read_shut or self.ended() else None
         except _WOULD_BLOCK:
             return None
@@ -122,7 +136,7 @@ class Wire:
         :raises OSError: when the connection is broken.
         """
         try:
-            sent: int = self._send(data) if self.tls else self._send(data, _DONTWAIT)
+            sent: int = self.raw_send(data) if self.tls else self.raw_send(data, DONTWAIT)
             return sent
         except _WOULD_BLOCK:
             return 0
@@ -130,13 +144,13 @@ class Wire:
     def discard(self, size: int) -> bytes | None:
         """Like ``recv``, below TLS: for bytes that nobody will look at."""
         try:
-            data: bytes = self._tcp_recv(self._tcp, size, _DONTWAIT)
+            data: bytes = self._tcp_recv(self._tcp, size, DONTWAIT)
             return data if data or not self.read_shut or self.ended() else None
         except _WOULD_BLOCK:
             return None
 
     def shutdown_read(self) -> None:
-        """Wake a thread that is blocked in ``recv_blocking`` or polls.
+        """Wake a thread that is blocked in ``raw_recv`` or polls.
 
         On Linux that recv returns b'', while bytes that arrive later can
         still be read without blocking.  From then on b'' alone does not tell
@@ -174,7 +188,7 @@ class Wire:
                 unwrap(self.sock)
 
     def close(self) -> None:
-        """Give the file descriptor back.  Nobody may be in ``recv_blocking``."""
+        """Give the file descriptor back.  Nobody may be in ``raw_recv``."""
         with suppress(OSError):
             self._close()
         self.let_go()

@@ -499,7 +499,80 @@ def test_what_is_no_bytes_is_a_type_error(codec):
     with pytest.raises(TypeError):
         codec.Decoder(False).feed('text')
     with pytest.raises(TypeError):
-        codec.encode(TEXT, 'text', True)
+        codec.encode(TEXT, 5, True)
+
+
+@pytest.mark.parametrize('text', ['', 'x', 'zß水🍌' * 9, 'é' * 40000, 'x' * 70000])
+@pytest.mark.parametrize('masked', [False, True], ids=['plain', 'masked'])
+def test_a_str_is_written_as_its_utf8(codec, masked, text):
+    assert parse(codec.encode(TEXT, text, masked), masked) == [Frame(TEXT, text.encode())]
+
+
+def test_a_str_that_has_no_utf8_is_an_error(codec):
+    with pytest.raises(UnicodeEncodeError):
+        codec.encode(TEXT, 'half \ud800', True)
+
+
+# A message that came in one piece
+
+
+def shortcut(decoder, data):
+    """What `whole` says; the compiled codec must see what it is for."""
+    message = decoder.whole(data)
+    return [] if message is None else [message]
+
+
+@pytest.mark.parametrize('size', [*SIZES, 1023, 1024, 1025])
+@pytest.mark.parametrize('opcode', [TEXT, BINARY])
+def test_a_message_in_one_piece_is_seen_by_the_compiled_codec(client, opcode, size):
+    payload = (b'ab\xc3\xa9' * (size // 4 + 1))[: size // 4 * 4] + b'x' * (size % 4)
+    data = Frame(opcode, payload).raw(masked=not client)
+    message = payload.decode() if opcode == TEXT else payload
+    assert shortcut(CODECS['wsproto'].Decoder(client), data) == []
+    if 'compiled' in CODECS:
+        decoder = CODECS['compiled'].Decoder(client, limit=size)
+        assert shortcut(decoder, data) == [message]
+        assert decoder.feed(data) == [Chunk(opcode, payload, True, False)]
+        for other in (data[:-1], data + b'\x81', memoryview(data), bytearray(data)):
+            assert decoder.whole(other) is None
+        assert CODECS['compiled'].Decoder(client, max_fragments=0).whole(data) is None
+        if size:
+            assert CODECS['compiled'].Decoder(client, limit=size - 1).whole(data) is None
+
+
+@quick
+@given(
+    frames=st.lists(
+        st.builds(
+            Frame,
+            st.sampled_from([CONTINUATION, TEXT, TEXT, BINARY, BINARY, 3, CLOSE, PING]),
+            st.sampled_from([b'', b'text', b'\xff', 'é'.encode(), b'x' * 126, b'x' * 2000]),
+            st.booleans(),
+            st.sampled_from([0, 0, 4, 2]),
+        ),
+        max_size=4,
+    ),
+    client=st.booleans(),
+    masked=st.booleans(),
+    cut=st.none() | st.integers(0, 300),
+)
+def test_the_shortcut_says_what_the_long_way_says_and_takes_nothing(
+    frames, client, masked, cut
+):
+    for codec in CODECS.values():
+        one = codec.Decoder(client, limit=1000, compression=True)
+        two = codec.Decoder(client, limit=1000, compression=True)
+        for frame in frames:
+            data = frame.raw(masked)
+            for piece in [data] if cut is None else [data[:cut], data[cut:]]:
+                message = one.whole(piece)
+                chunks = two.feed(piece)
+                if message is None:
+                    assert one.feed(piece) == chunks
+                else:
+                    payload = message.encode() if type(message) is str else message
+                    opcode = TEXT if type(message) is str else BINARY
+                    assert chunks == [Chunk(opcode, payload, True, False)]
 
 
 @quick

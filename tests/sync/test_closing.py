@@ -399,23 +399,23 @@ def test_what_comes_while_a_released_receiver_is_on_its_way_back_is_read(world):
     """Its recv has returned, and the watchman still leaves the socket to it."""
     ws, peer = accepted(world)
     link = ws._link
-    seen, block = world.Event(), link.wire.recv_blocking
+    seen, block = world.Event(), link.wire.raw_recv
 
     def on_ready(on_ready=link.on_ready):
         on_ready()
         if link._blocked and select.select([link.wire.fd], [], [], 0)[0]:
             seen.set()
 
-    def recv_blocking(size):
-        data = block(size)
-        if not data:
+    def raw_recv(size, *flags):
+        data = block(size, *flags)
+        if not data and not flags:
             peer.expect_close(4000)
             seen.clear()
             peer.send(peer.close_frame(4000))
             assert seen.wait(5)
         return data
 
-    link.on_ready, link.wire.recv_blocking = on_ready, recv_blocking
+    link.on_ready, link.wire.raw_recv = on_ready, raw_recv
     receiver = world.spawn(closed_with, ws, None)
     world.settles_to(lambda: link._blocked, True)
     world.spawn(ws.close, 4000).join(3)

@@ -11,16 +11,16 @@ from simple_websocket import ConnectionClosed
 def test_an_interrupt_right_behind_a_write_sends_nothing_twice(world):
     ws, peer = accepted(world)
     wire = ws._link.wire
-    send = wire._send
+    send = wire.raw_send
 
     def interrupted(*args):
         send(*args)
         raise KeyboardInterrupt
 
-    wire._send = interrupted
+    wire.raw_send = interrupted
     with pytest.raises(KeyboardInterrupt):
         ws.send('hello')
-    wire._send = send
+    wire.raw_send = send
     assert not ws.connected
     with pytest.raises(ConnectionClosed) as closed:
         ws.send('again')
