@@ -62,7 +62,8 @@ class AioBase(Connection, Conversation):
         :raises ValueError: for text with lone surrogates, which has no UTF-8
                             form.
         """
-        check_timeout(timeout)
+        if timeout is not None:
+            check_timeout(timeout)
         opcode, payload = encode_message(data)
         await self._open_link.send(opcode, payload, timeout)
 
@@ -80,7 +81,8 @@ class AioBase(Connection, Conversation):
         :raises SimpleWebsocketError: when another task is waiting in
                                       ``receive`` already.
         """
-        check_timeout(timeout)
+        if timeout is not None:
+            check_timeout(timeout)
         return await self._open_link.receive(timeout)
 
     async def _close(self, reason: int | None, message: str | None, wait: bool) -> None:

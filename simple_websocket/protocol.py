@@ -141,6 +141,11 @@ class InputBuffer(deque[Message]):
         if len(self) >= self._max_messages or self._size >= MAX_QUEUE_SIZE:
             self.full = True
 
+    def appendleft(self, message: Message) -> None:
+        """Put a message back, before the others."""
+        super().appendleft(message)
+        self._size += len(message)
+
     def pop(self, index: int = -1) -> Message:
         """Take the message at ``index`` out (the last one by default).
 

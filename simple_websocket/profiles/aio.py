@@ -15,11 +15,11 @@ Everything happens in the event loop that the connection was made in.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any, cast
 
-from ..protocol import Message, Protocol
+from ..protocol import ENDING, Message, Protocol
 from .link import Link, Payload
 from .wire import Wire
 
@@ -99,7 +99,7 @@ class AioLink(Link, asyncio.Protocol):
         self._taken = 0  # bytes, of those in _sent, that TCP has taken
         self._reading = True
         self._turn = 0
-        self._receiver: asyncio.Future[None] | None = None
+        self._receiver: asyncio.Future[Message | None] | None = None
         self._waiters: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
 
     # -- called by the transport -------------------------------------------
@@ -110,9 +110,19 @@ class AioLink(Link, asyncio.Protocol):
         self._settle()
 
     def data_received(self, data: bytes) -> None:
-        if not self.finished:
+        # The hot path: the transport has called recv; the message goes to the
+        # task that waits, which runs in the loop's next turn.
+        if self.finished:
+            return
+        receiver = self._receiver
+        if receiver is None or receiver.done():
             self.protocol.feed(data)
-            self._after()
+        else:
+            message = self.protocol.deliver(data)
+            if message is not None:
+                receiver.set_result(message)
+                return
+        self._after()
 
     def eof_received(self) -> bool:
         if not self.finished:
@@ -221,7 +231,7 @@ class AioLink(Link, asyncio.Protocol):
                 self._waiters.remove(entry)
         return True
 
-    async def _pause(self, waiter: asyncio.Future[None], deadline: float | None) -> bool:
+    async def _pause(self, waiter: asyncio.Future[Any], deadline: float | None) -> bool:
         """Wait for a future that _notify resolves; False when time is over."""
         if deadline is None:
             await waiter
@@ -235,26 +245,33 @@ class AioLink(Link, asyncio.Protocol):
             timer.cancel()
         return True
 
-    async def receive(self, timeout: float | None) -> Message | None:  # type: ignore[override]
+    def receive(  # type: ignore[override]
+        self, timeout: float | None
+    ) -> Coroutine[Any, Any, Message | None]:
         if self._receiver is not None:
             raise self._second_receiver()
-        protocol = self.protocol
+        if self.protocol.messages or not self._reading:
+            return self._take_in_turn(timeout)
+        self._turn = 0
+        return self._wait_for_message(timeout)
+
+    async def _take_in_turn(self, timeout: float | None) -> Message | None:
         self._turn += 1
         if self._turn > _TURN:
             self._turn = 0
             await asyncio.sleep(0)
-        message = protocol.take()
+        message = self.protocol.take()
         if message is None:
             message = await self._wait_for_message(timeout)
         if not self._reading and not self.finished:
             # There is room again, and what waited for it may have had answers.
-            protocol.dirty = True
+            self.protocol.dirty = True
             self._settle()
             self._notify()
         return message
 
     async def _wait_for_message(self, timeout: float | None) -> Message | None:
-        self._turn = 0
+        message: Message | None
         deadline = None if timeout is None else self.now() + timeout
         # Not waiting still means to look at what is there: the loop's next
         # poll is between the first of these and the second.
@@ -266,17 +283,28 @@ class AioLink(Link, asyncio.Protocol):
                 if protocol.dirty:
                     self._settle()
                     self._notify()
-            if self._ready():
+            if protocol.messages or protocol.state > ENDING:
                 break
-            self._receiver = self._loop.create_future()
+            receiver = self._receiver = self._loop.create_future()
             try:
-                if looks:
+                if deadline is None:
+                    message = await receiver
+                elif looks:
                     looks -= 1
                     await asyncio.sleep(0)
-                elif not await self._pause(self._receiver, deadline):
+                    message = receiver.result() if receiver.done() else None
+                elif await self._pause(receiver, deadline):
+                    message = receiver.result()
+                else:
                     return None
+            except asyncio.CancelledError:
+                if receiver.done() and not receiver.cancelled() and receiver.result() is not None:
+                    protocol.input_buffer().appendleft(receiver.result())
+                raise
             finally:
                 self._receiver = None
+            if message is not None:
+                return message
         message = protocol.take()
         if message is None:
             raise self._closed()
@@ -285,14 +313,21 @@ class AioLink(Link, asyncio.Protocol):
     async def send(  # type: ignore[override]
         self, opcode: int, payload: Payload, timeout: float | None
     ) -> None:
-        protocol = self.protocol
-        protocol.send(opcode, payload)
-        if not self._unsent:
-            self._flush()
+        protocol, wire = self.protocol, self.wire
+        frame = protocol.frame(opcode, payload)
+        if self._unsent or protocol.out or wire.full or wire.closing:
+            protocol.out.append(frame)
+            if not self._unsent:
+                self._flush()
+        else:
+            self._sent += len(frame)
+            wire.transport.write(frame)
+            if not wire.full:
+                self._taken = self._sent
         if protocol.dirty:
             self._settle()
             self._notify()
-        if self.wire.full:
+        if wire.full:
             await self._wait_until_taken(timeout)
         elif self.finished:
             raise self._closed()
@@ -335,6 +370,6 @@ class AioLink(Link, asyncio.Protocol):
         return await self._until(lambda: self.wire.lost, deadline)
 
 
-def _finish(future: asyncio.Future[None]) -> None:
+def _finish(future: asyncio.Future[Any]) -> None:
     if not future.done():
         future.set_result(None)

@@ -98,6 +98,20 @@ async def test_a_cancelled_receive_loses_nothing(role):
             assert message == str(i)
 
 
+async def test_a_receive_cancelled_with_its_message_in_hand_puts_it_back(role):
+    async with end(role) as (ws, peer):
+        link = ws._link
+        task = asyncio.ensure_future(ws.receive())
+        await until(lambda: link._receiver is not None)
+        for text in (b'one', b'two'):
+            link.data_received(peer.frame(TEXT, text))
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert list(ws.input_buffer) == ['one', 'two']
+        assert [await ws.receive(), await ws.receive()] == ['one', 'two']
+
+
 async def test_a_second_receiver_gets_an_error_and_the_first_its_message(role):  # A21
     async with end(role) as (ws, peer):
         first = asyncio.ensure_future(ws.receive())
