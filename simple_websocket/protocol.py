@@ -294,10 +294,15 @@ class Protocol:
 
     # -- in ---------------------------------------------------------------
 
-    def feed(self, data: bytes | bytearray | memoryview) -> None:
+    def feed(self, data: bytes) -> None:
         """Take bytes that the peer sent."""
         self.heard = True
         if self.state == OPEN or self.state == CLOSING:
+            if self.state == OPEN and not (self._chunks or self.full):
+                message = self._decoder.whole(data)
+                if message is not None:
+                    self.input_buffer().append(message)
+                    return
             chunks = self._decoder.feed(data)
             if self._chunks is None:
                 self._chunks = deque()

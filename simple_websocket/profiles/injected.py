@@ -89,10 +89,10 @@ class InjectedLink(LockedLink):
             while want == self._want and not self.finished:
                 deadline = self._deadline
                 left = None if deadline is None else max(deadline - self.now(), 0)
-                selector.select(left)
-                self._waker.clear()
+                for key, _ in selector.select(left):
+                    if key.fd == self._waker.fd:
+                        self._waker.clear()
                 self._guarded(self._attend)
-                self._guarded(self._notify)
         finally:
             with suppress(OSError, ValueError, KeyError):
                 selector.close()
@@ -104,6 +104,8 @@ class InjectedLink(LockedLink):
         read, write = self._want
         if read:
             self._on_readable()
+        else:
+            self._notify()  # of what came about in other threads
         if write and not self.finished:
             self._on_writable()
         if not self.finished and self._deadline is not None and self.now() >= self._deadline:
@@ -171,17 +173,19 @@ class InjectedLink(LockedLink):
         self._taken = 0
         deadline = None if timeout is None else self.now() + timeout
         while True:
+            message = self._take()
+            if message is not None:
+                return message
+            if self.protocol.state > ENDING:
+                raise self._closed()
             # Clear, look again, then wait: what comes in between sets it.
             if not self._is_foreign():
                 self.event.clear()
             self._guarded(self._ask)
             if timeout is not None and timeout <= 0:
                 self._guarded(self._on_readable)  # not to wait still means to look
-            message = self._take()
-            if message is not None:
-                return message
-            if self.protocol.state > ENDING:
-                raise self._closed()
+            if self._ready():
+                continue
             left = None if deadline is None else deadline - self.now()
             if left is not None and left <= 0:
                 return None
@@ -191,9 +195,11 @@ class InjectedLink(LockedLink):
                 self.event.wait(left)
 
     def _ask(self) -> None:
-        if not self.protocol.messages:
-            self.protocol.ask()
-        self._after()
+        protocol = self.protocol
+        if not protocol.messages:
+            protocol.ask()
+        if protocol.out or protocol.dirty:
+            self._after()
 
     def wake(self) -> None:
         self.event.set()
