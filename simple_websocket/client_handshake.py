@@ -76,14 +76,17 @@ def parse_url(url: str) -> URL:
         raise ValueError('url has a space, a backslash or a control character in it')
     if '#' in url:
         raise ValueError('url has a fragment, which a WebSocket URL must not have')
+    scheme = re.match(r'([a-zA-Z][a-zA-Z0-9+.-]*)://', url)
+    if scheme is None:
+        raise ValueError('url must begin with ws:// or wss://, which is missing')
+    if scheme[1].lower() not in DEFAULT_PORTS:
+        raise ValueError(f'url must begin with ws:// or wss://, not {scheme[1]}://')
     try:
         parts = urlsplit(url)
         userinfo, at, authority = parts.netloc.rpartition('@')
         host, port = split_authority(authority)
     except ValueError as error:
         raise ValueError(f'url: {error}') from error
-    if parts.scheme not in DEFAULT_PORTS:
-        raise ValueError(f'url must begin with ws:// or wss://, not {parts.scheme!r}')
     target = parts.path or '/'
     if '?' in url:
         target += '?' + parts.query

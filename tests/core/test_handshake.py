@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 import types
 
 import h11
@@ -688,6 +689,33 @@ class TestURL:
     )
     def test_what_is_no_websocket_url_is_refused(self, url):
         with pytest.raises(ValueError, match='url'):
+            parse_url(url)
+
+    @pytest.mark.parametrize(
+        'url',
+        [
+            '',
+            'localhost:8000/x',
+            'localhost',
+            'user:secret@localhost/x',
+            '127.0.0.1:8000',
+            '[::1]:8000/x',
+            '/path',
+            '//localhost/x',
+            'ws:localhost',
+            'ws:/localhost',
+            'localhost/?next=ws://a',
+        ],
+    )
+    def test_a_scheme_that_is_missing_is_named(self, url):
+        with pytest.raises(ValueError, match='url must begin with .*, which is missing') as error:
+            parse_url(url)
+        assert 'secret' not in str(error.value)
+
+    @pytest.mark.parametrize('url', ['ftp://a', 'wsx://a', 'tcp+ws://', 'file:///etc'])
+    def test_another_scheme_is_named(self, url):
+        scheme = re.escape(url.split('://')[0])
+        with pytest.raises(ValueError, match=f'url must begin with .*, not {scheme}://'):
             parse_url(url)
 
     @pytest.mark.parametrize('url', [None, b'ws://a', 1, ['ws://a']])

@@ -271,6 +271,11 @@ def test_a_wrong_url_is_a_value_error(url):
         Client.connect(url)
 
 
+def test_a_url_without_ws_in_front_is_told_so():
+    with pytest.raises(ValueError, match='url must begin with ws:// or wss://, which is missing'):
+        Client.connect('localhost:8000/x')
+
+
 def test_an_environ_without_a_socket_names_the_servers_that_have_one():
     environ = environ_for(None)
     del environ['werkzeug.socket']
