@@ -38,6 +38,9 @@ def wait_for(fd: int, write: bool, timeout: float | None, waker_fd: int | None =
     return bool(poll.poll(None if timeout is None else max(timeout, 0) * 1000))
 
 
+_READ = (READ_SIZE,)
+
+
 class ThreadLink(LockedLink):
     """A link whose receiver is the reader."""
 
@@ -112,34 +115,53 @@ class ThreadLink(LockedLink):
 
     def _block(self) -> Message | None:
         """Wait in the kernel's recv; the message, or None: look what there is."""
+        received: list[bytes] = []
+        message = None
         try:
-            data = self.wire.raw_recv(READ_SIZE)
-        except OSError:
-            data = b''
-        with self._lock:
-            self._blocked = False
-            self._waiting -= 1
-            if self.finished:
-                if not self._waiting:
-                    self._close_wire()
-                return None
-            self._inside = True
             try:
-                message = self.protocol.deliver(data) if data else None
-                if message is None:
-                    self._came(data)
-                return message
-            except BaseException:
-                self._poison()  # a signal handler raised: what was read may be lost
-                raise
-            finally:
-                if self._deferred:
-                    self._do_deferred()
-                self._inside = False
+                # A signal handler may raise (Ctrl-C) behind any call, so also
+                # between a recv and whoever gets its result.  Here the two are
+                # one call into C.
+                received.extend(map(self.wire.raw_recv, _READ))
+            except OSError:
+                received.append(b'')
+            with self._lock:
+                message = self._came(received)
+            return message
+        except BaseException:
+            if message is not None:
+                self.protocol.input_buffer().appendleft(message)
+            elif received:
+                self._guarded(lambda: self.protocol.feed(received[0]))
+            raise
 
-    def _came(self, data: bytes) -> None:
-        if not data and self.wire.ended():
-            self.protocol.eof()
+    def _came(self, received: list[bytes]) -> Message | None:
+        self._blocked = False
+        self._waiting -= 1
+        if self.finished:
+            if not self._waiting:
+                self._close_wire()
+            return None
+        data = received.pop()
+        self._inside = True
+        try:
+            message = None
+            if data:
+                message = self.protocol.deliver(data)
+            elif self.wire.ended():
+                self.protocol.eof()
+            if message is None:
+                self._look_further()
+            return message
+        except BaseException:
+            self._poison()  # a signal handler raised in the middle
+            raise
+        finally:
+            if self._deferred:
+                self._do_deferred()
+            self._inside = False
+
+    def _look_further(self) -> None:
         if self.wire.read_shut:
             # The edge of what came while we were on the way back was the
             # watchman's, who leaves the socket to whoever is in recv.

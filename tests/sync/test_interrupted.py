@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import _thread
+import functools
+import itertools
+import signal
+
 import pytest
 from support.peer import TEXT, accepted
 
@@ -27,3 +32,34 @@ def test_an_interrupt_right_behind_a_write_sends_nothing_twice(world):
     assert closed.value.reason == 1006
     peer.expect(TEXT, b'hello')
     peer.expect_eof()
+
+
+@pytest.mark.only('threads')
+def test_an_interrupt_that_comes_with_a_message_does_not_lose_it(world):  # invariant 3
+    """The signal is there when the kernel has given the bytes, and its handler
+    raises as soon as the interpreter looks, which is behind recv()."""
+    ws, peer = accepted(world)
+    wire = ws._link.wire
+    real = wire.raw_recv
+    # All of it in C, where no signal handler runs.
+    signals = filter(None, map(_thread.interrupt_main, (signal.SIGINT,)))
+    both = itertools.chain(map(real, (65536,)), signals)
+    wire.raw_recv = functools.partial(next, map(b''.join, (both,)))
+
+    def send():
+        world.settles_to(lambda: ws._link._blocked, True)
+        peer.send((TEXT, b'together with Ctrl-C'))
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    task = world.spawn(send)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            ws.receive()
+    finally:
+        signal.signal(signal.SIGINT, before)
+        wire.raw_recv = real
+    task.join()
+    assert ws.receive(5) == 'together with Ctrl-C'
+    peer.send((TEXT, b'and on'))
+    assert ws.receive(5) == 'and on'
+    ws._link.abandon()
