@@ -167,7 +167,11 @@ def accepted(world: Any, **options: Any) -> tuple[Server, Peer]:
 
 
 def connected(
-    world: Any, leftover: bytes = b'', url: str = 'ws://127.0.0.1:{}', **options: Any
+    world: Any,
+    leftover: bytes = b'',
+    url: str = 'ws://127.0.0.1:{}',
+    headers_of_101: tuple[bytes, ...] = (),
+    **options: Any,
 ) -> tuple[Client, Peer]:
     """A `Client` and its peer; `leftover` comes in the packet of the 101."""
     listener, port = world.listen()
@@ -175,7 +179,7 @@ def connected(
     def serve() -> Peer:
         peer = Peer(world.closing(listener.accept()[0]), client=False)
         peer.request = peer.head()
-        peer.send(switching(peer.request) + leftover)
+        peer.send(switching(peer.request, *headers_of_101) + leftover)
         return peer
 
     task = world.spawn(serve)
