@@ -93,8 +93,13 @@ class Base(Connection):
         protocol: Protocol,
         leftover: bytes,
     ) -> None:
-        """Bring the connection to life."""
-        link = profile.make_link(wire, protocol, _now)
+        """Bring the connection to life, or leave nothing: there may be no file
+        descriptor or no thread for it."""
+        try:
+            link = profile.make_link(wire, protocol, _now)
+        except BaseException:
+            wire.close()
+            raise
         if leftover:
             protocol.feed(leftover)
         self._link = link

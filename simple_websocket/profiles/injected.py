@@ -50,17 +50,23 @@ class InjectedLink(LockedLink):
         self._watchers: list[tuple[Callable[[], bool], Any]] = []
         self._want = (True, False)
         self._deadline: float | None = None
-        self._waker = Waker()
         self._waiting = 1  # the reader
         self._get_ident: Callable[[], int] = original('threading', 'get_ident')
         self._home = self._get_ident()
         self._taken = 0  # messages since the receiver last waited
         self._green = True  # until the reader finds itself in a thread of its own
         self.thread = thread_class(target=self._run)
+        self._waker = Waker()
 
     def start(self) -> None:
         self._guarded(self._settle)
-        self.thread.start()
+        try:
+            self.thread.start()
+        except BaseException:
+            # Nobody reads, nobody would close.
+            self._guarded(self._poison)
+            self._leave_wait()
+            raise
 
     def _run(self) -> None:
         self._green = self._get_ident() == self._home

@@ -56,7 +56,12 @@ class ThreadLink(LockedLink):
         self._visits = 0
         self._visits_seen = -1
         wire.be_blocking()
-        self._watchman = Watchman.on_duty(self)
+        try:
+            self._watchman = Watchman.on_duty(self)
+        except BaseException:
+            if self._waker is not None:
+                self._waker.close()
+            raise
 
     def start(self) -> None:
         self._guarded(self._settle)

@@ -136,9 +136,13 @@ class Watchman:
             watchman = cls._current
             if watchman is None:
                 watchman = cls()
-                original('threading', 'Thread')(
-                    target=watchman._run, name='simple_websocket watchman', daemon=True
-                ).start()
+                try:
+                    original('threading', 'Thread')(
+                        target=watchman._run, name='simple_websocket watchman', daemon=True
+                    ).start()
+                except BaseException:
+                    watchman._close()
+                    raise
                 cls._current = watchman
             watchman._links[link.wire.fd] = link
             return watchman
@@ -210,9 +214,12 @@ class Watchman:
                 return False
             if Watchman._current is self:
                 Watchman._current = None
+        self._close()
+        return True
+
+    def _close(self) -> None:
         self._poller.close()
         self._waker.close()
-        return True
 
     @classmethod
     def forget(cls) -> None:
