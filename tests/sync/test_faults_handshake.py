@@ -285,7 +285,8 @@ def test_a_server_that_is_gone_at_any_byte_of_its_response(world, classes, hang_
 
     size = len(switching(f'GET\r\nSec-WebSocket-Key: {KEY}'.encode()))
     with leaving_no_descriptor(world), served_by(world, script) as url:
-        for at in range(size):
+        for count in range(size):
+            at = count
             with pytest.raises(ConnectionError) as refused:
                 Client.connect(url, **classes)
             assert refused.value.status_code is None
@@ -314,7 +315,8 @@ def test_a_server_that_is_gone_at_any_byte_of_the_request(world, classes, hang_u
         hang_up(peer.sock)
 
     with leaving_no_descriptor(world), served_by(world, script) as url:
-        for wanted in range(0, 150, 3):
+        for count in range(0, 150, 3):
+            wanted = count
             with pytest.raises(ConnectionError) as refused:
                 Client.connect(url, **classes)
             assert refused.value.status_code is None
