@@ -29,7 +29,6 @@ from .handshake import (
     accept_token,
     bracketed,
     has_token,
-    header_tokens,
     header_values,
     normalize_headers,
     parse_subprotocols,
@@ -242,6 +241,8 @@ class ClientHandshake:
                 return None
             if isinstance(event, h11.InformationalResponse):
                 if event.status_code == 101:
+                    if event.http_version < b'1.1' or event.http_version >= b'2':
+                        raise HandshakeError('the response is of another HTTP version')
                     leftover = self._http.trailing_data[0]
                     if self._received - len(leftover) > MAX_RESPONSE_HEAD:
                         raise HandshakeError('the response is too long')
@@ -256,7 +257,8 @@ class ClientHandshake:
 
     def _judge(self, headers: Headers, leftover: bytes) -> Response:
         """Check a 101 (RFC 6455 section 4.1)."""
-        if {token.lower() for token in header_tokens(headers, 'upgrade')} != {'websocket'}:
+        upgrade = header_values(headers, 'upgrade')
+        if [value.lower() for value in upgrade] != ['websocket']:
             raise HandshakeError('the server upgrades to something else')
         if not has_token(headers, 'connection', 'upgrade'):
             raise HandshakeError('the response has no Connection: Upgrade')
@@ -264,7 +266,7 @@ class ClientHandshake:
         if accept != [accept_token(self.key)]:
             raise HandshakeError('Sec-WebSocket-Accept is missing, repeated or wrong')
         extensions = header_values(headers, 'sec-websocket-extensions')
-        if self.extensions is None and any(extensions):
+        if self.extensions is None and extensions:
             raise HandshakeError(
                 'the server chose an extension where none was asked for'
             )

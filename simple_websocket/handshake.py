@@ -47,6 +47,11 @@ _token = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 FIELD_VALUE = re.compile(r'[\t\x20-\x7e]*')
 _authority = re.compile(r'(?:\[([^\[\]]*)\]|([^\[\]:]*))(?::([0-9]{0,5}))?')
 _reg_name = re.compile(r'[A-Za-z0-9._~-]+')
+# RFC 9110 section 7.2.  A comma would be in the grammar too, but in no name;
+# it is what a WSGI server makes of two Host headers.
+_host = re.compile(
+    r"(?:\[[0-9A-Fa-f:.]+\]|(?:[A-Za-z0-9._~!$&'()*+;=-]|%[0-9A-Fa-f]{2})+)(?::[0-9]*)?"
+)
 
 
 def accept_token(key: str) -> str:
@@ -157,7 +162,7 @@ class UpgradeRequest:
     subprotocols: list[str]  #: what the client offers, best first
     extensions: list[str]  #: values of ``Sec-WebSocket-Extensions``, unparsed
     origin: str | None  #: the page that connects, if a browser does
-    host: str | None  #: the ``Host`` header
+    host: str | None  #: the ``Host`` header; over HTTP/2 there may be none
     target: str  #: path and query, as sent where that is known
     key: str  #: the ``Sec-WebSocket-Key``
     headers: Headers  #: all of them
@@ -228,14 +233,15 @@ def header_tokens(headers: Headers, name: str) -> list[str]:
 
 
 def has_token(headers: Headers, name: str, token: str) -> bool:
-    return token in (part.lower() for part in header_tokens(headers, name))
+    # Only ASCII has case here: the lower case of U+212A is a k.
+    return any(
+        part.isascii() and part.lower() == token for part in header_tokens(headers, name)
+    )
 
 
-def _single(headers: Headers, name: str) -> str | None:
-    values = header_values(headers, name)
-    if len(values) > 1:
-        raise Rejected(400, f'More than one {name.title()} header.')
-    return values[0] if values else None
+def _joined(headers: Headers, name: str) -> str:
+    """Return a header's value; what is repeated is joined, as WSGI servers do."""
+    return ','.join(header_values(headers, name))
 
 
 def _validate(
@@ -268,17 +274,32 @@ def _validate(
     return UpgradeRequest(
         subprotocols=_offered_subprotocols(headers),
         extensions=header_values(headers, 'sec-websocket-extensions'),
-        origin=_single(headers, 'origin'),
-        host=_single(headers, 'host'),
+        origin=_checked_origin(headers),
+        host=_checked_host(headers),
         target=target,
         key=_checked_key(headers),
         headers=headers,
     )
 
 
+def _checked_origin(headers: Headers) -> str | None:
+    values = header_values(headers, 'origin')
+    if len(values) > 1:  # RFC 6454 section 7.3
+        raise Rejected(400, 'More than one Origin header.')
+    return values[0] if values else None
+
+
+def _checked_host(headers: Headers) -> str:
+    host = _joined(headers, 'host')
+    if _host.fullmatch(host) is None:
+        raise Rejected(
+            400, 'Send one header Host: the name of this server, and the port if need be.'
+        )
+    return host
+
+
 def _check_version(headers: Headers) -> None:
-    version = _single(headers, 'sec-websocket-version')
-    # A WSGI server joins repeated headers with commas.
+    version = _joined(headers, 'sec-websocket-version')
     if not version or ',' in version:
         raise Rejected(400, 'Send one header Sec-WebSocket-Version: 13.')
     if version != VERSION:  # 4.4
@@ -286,7 +307,7 @@ def _check_version(headers: Headers) -> None:
 
 
 def _checked_key(headers: Headers) -> str:
-    key = _single(headers, 'sec-websocket-key') or ''
+    key = _joined(headers, 'sec-websocket-key')
     try:
         nonce = base64.b64decode(key, validate=True)
     except ValueError:
@@ -298,7 +319,9 @@ def _checked_key(headers: Headers) -> str:
 
 def _offered_subprotocols(headers: Headers) -> list[str]:
     offered = header_tokens(headers, 'sec-websocket-protocol')
-    if any(_token.fullmatch(name) is None for name in offered):
+    given = bool(header_values(headers, 'sec-websocket-protocol'))
+    # 11.3.4: "1#token", one at least
+    if given and not offered or any(_token.fullmatch(name) is None for name in offered):
         raise Rejected(
             400, 'The header Sec-WebSocket-Protocol is not a list of tokens.'
         )
@@ -372,7 +395,7 @@ def check_origin(request: UpgradeRequest, origins: object, secure: bool) -> None
         )
     origin = _normalize_origin(request.origin)
     if 'same' in allowed:
-        # An empty host is no origin, and so adds None: tested for below.
+        # A host that is no origin adds None: tested for below.
         scheme = 'https' if secure else 'http'
         allowed |= {_normalize_origin(f'{scheme}://{request.host or ""}')}
     if origin is None or origin not in allowed:
