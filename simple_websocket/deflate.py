@@ -191,7 +191,8 @@ def parse_extensions(header_values: Sequence[str]) -> list[Extension]:
     """Parse the ``Sec-WebSocket-Extensions`` fields of one request or response.
 
     Several fields count as one list (RFC 6455 section 9.1).  Empty elements
-    of a list are skipped (RFC 9110 section 5.6.1.2).
+    of a list are skipped (RFC 9110 section 5.6.1.2), but a list of nothing
+    else is none.
 
     :param header_values: the field values, in order.
     :raises ExtensionSyntaxError: a value doesn't follow the grammar.
@@ -208,6 +209,8 @@ def parse_extensions(header_values: Sequence[str]) -> list[Extension]:
             if at < len(text) and text[at] != ',':
                 raise ExtensionSyntaxError(f'unexpected text at {at} in {text!r}')
             at += 1
+    if header_values and not found:
+        raise ExtensionSyntaxError('an empty list of extensions')
     return found
 
 

@@ -7,6 +7,7 @@ import asyncio
 
 import pytest
 from aio.peer import Peer, listening, tcp_pair
+from aio.rows import each_section
 from support.handshakes import REQUESTS, RESPONSES
 from support.peer import CLOSE, TEXT, frame
 
@@ -18,7 +19,7 @@ OURS = ['superchat', 'chat']
 HEADERS = [row for row in REQUESTS if (row.method, row.version) == ('GET', 'HTTP/1.1')]
 
 
-@pytest.mark.parametrize('row', HEADERS, ids=lambda row: row.name)
+@each_section(HEADERS)
 async def test_a_request_gets_its_answer_to_the_byte(row):
     theirs, ours = await tcp_pair()
     peer = Peer(*await asyncio.open_connection(sock=theirs), client=True)
@@ -41,7 +42,7 @@ async def test_a_request_gets_its_answer_to_the_byte(row):
     await peer.close()
 
 
-@pytest.mark.parametrize('row', RESPONSES, ids=lambda row: row.name)
+@each_section(RESPONSES)
 async def test_a_response_opens_the_connection_or_is_an_error(row):
     async def serve(peer):
         head = (await peer.head()).decode()

@@ -122,9 +122,8 @@ class TestSyntax:
         ('values', 'expected'),
         [
             ([], []),
-            ([''], []),
-            ([' , ,'], []),
             (['a'], [('a', [])]),
+            (['', ' , a ,,', ''], [('a', [])]),
             (['a, b', 'c'], [('a', []), ('b', []), ('c', [])]),
             (['a,,b'], [('a', []), ('b', [])]),
             (['a;x'], [('a', [('x', None)])]),
@@ -329,9 +328,8 @@ class TestClient:
         assert offer(options) == expected
 
     @pytest.mark.parametrize('options', [None, Deflate()])
-    @pytest.mark.parametrize('values', [[], ['']])
-    def test_no_answer_means_no_compression(self, options, values):
-        assert accept_offer(options, values) is None
+    def test_no_answer_means_no_compression(self, options):
+        assert accept_offer(options, []) is None
 
     @pytest.mark.parametrize(
         ('options', 'answer', 'send', 'receive'),

@@ -416,12 +416,21 @@ def lines(demand: str, error: str | None, lines: Iterable[str]) -> list[Response
 A = 'Sec-WebSocket-Accept'
 WRONG_ACCEPT = 'Sec-WebSocket-Accept is missing, repeated or wrong'
 REASONS = {
-    200: 'OK', 204: 'No Content', 301: 'Moved Permanently', 302: 'Found',
-    307: 'Temporary Redirect', 400: 'Bad Request', 401: 'Unauthorized',
-    403: 'Forbidden', 404: 'Not Found', 405: 'Method Not Allowed',
-    407: 'Proxy Authentication Required', 426: 'Upgrade Required', 429: 'Too Many Requests', 500: 'Internal Server Error', 502: 'Bad Gateway',
+    200: 'OK',
+    204: 'No Content',
+    301: 'Moved Permanently',
+    302: 'Found',
+    307: 'Temporary Redirect',
+    400: 'Bad Request',
+    401: 'Unauthorized',
+    403: 'Forbidden',
+    404: 'Not Found',
+    407: 'Proxy Authentication Required',
+    426: 'Upgrade Required',
+    429: 'Too Many Requests',
+    500: 'Internal Server Error',
     503: 'Service Unavailable',
-}  # fmt: skip
+}
 
 #: To a client that offers the subprotocols `chat` and `superchat`, and no extension.
 RESPONSES = [
