@@ -86,7 +86,7 @@ class AioBase(Connection, Conversation):
         return await self._open_link.receive(timeout)
 
     async def _close(self, reason: int | None, message: str | None, wait: bool) -> None:
-        code = reason or NORMAL_CLOSURE
+        code = NORMAL_CLOSURE if reason is None else reason
         payload = close_payload(code, message)
         await self._open_link.close(payload, int(code), message or None, wait)
 

@@ -334,7 +334,7 @@ class WebSocketASGI(Conversation):
         return size > limit
 
     async def _close(self, reason: int | None, message: str | None, wait: bool) -> None:
-        code = reason or NORMAL_CLOSURE
+        code = NORMAL_CLOSURE if reason is None else reason
         close_payload(code, message)
         if not self._open:
             raise self._closed()

@@ -166,7 +166,7 @@ class Base(Connection):
         self._close(reason, message, wait=True)
 
     def _close(self, reason: int | None, message: str | None, wait: bool) -> None:
-        code = reason or NORMAL_CLOSURE
+        code = NORMAL_CLOSURE if reason is None else reason
         payload = close_payload(code, message)
         self._open_link.close(payload, int(code), message or None, wait)
 
