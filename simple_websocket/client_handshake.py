@@ -30,6 +30,7 @@ from .handshake import (
     bracketed,
     has_token,
     header_values,
+    index_fields,
     normalize_headers,
     parse_subprotocols,
     split_authority,
@@ -257,20 +258,21 @@ class ClientHandshake:
 
     def _judge(self, headers: Headers, leftover: bytes) -> Response:
         """Check a 101 (RFC 6455 section 4.1)."""
-        upgrade = header_values(headers, 'upgrade')
+        fields = index_fields(headers)
+        upgrade = header_values(fields, 'upgrade')
         if [value.lower() for value in upgrade] != ['websocket']:
             raise HandshakeError('the server upgrades to something else')
-        if not has_token(headers, 'connection', 'upgrade'):
+        if not has_token(fields, 'connection', 'upgrade'):
             raise HandshakeError('the response has no Connection: Upgrade')
-        accept = header_values(headers, 'sec-websocket-accept')
+        accept = header_values(fields, 'sec-websocket-accept')
         if accept != [accept_token(self.key)]:
             raise HandshakeError('Sec-WebSocket-Accept is missing, repeated or wrong')
-        extensions = header_values(headers, 'sec-websocket-extensions')
+        extensions = header_values(fields, 'sec-websocket-extensions')
         if self.extensions is None and extensions:
             raise HandshakeError(
                 'the server chose an extension where none was asked for'
             )
-        chosen = header_values(headers, 'sec-websocket-protocol')
+        chosen = header_values(fields, 'sec-websocket-protocol')
         if len(chosen) > 1:
             raise HandshakeError('the server chose more than one subprotocol')
         if chosen and chosen[0] not in self.subprotocols:
@@ -290,7 +292,7 @@ def _refusal(response: h11.Response) -> ConnectionError:
     """Return what a final response means: no WebSocket, with its status."""
     headers = _text(response.headers)
     message = response.reason.decode('latin-1', 'replace')
-    location = header_values(headers, 'location')
+    location = header_values(index_fields(headers), 'location')
     if 300 <= response.status_code < 400 and location:
         message += f' (to {location[0]!r}; redirects are not followed)'
     return ConnectionError(response.status_code, message[:300])

@@ -24,11 +24,15 @@ import ipaddress
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
 
 Headers = list[tuple[str, str]]
+
+#: The values of each header, in their order, by its name in lower case.
+Fields = dict[str, list[str]]
 
 VERSION = '13'
 _GUID = b'258EAFA5-E914-47DA-95CA-C5AB0DC85B11'  # RFC 6455 section 1.3
@@ -168,6 +172,11 @@ class UpgradeRequest:
     headers: Headers  #: all of them
 
 
+@lru_cache(maxsize=256)
+def _header_name(key: str) -> str:
+    return key[5:].replace('_', '-').title()
+
+
 def request_from_environ(environ: Mapping[str, Any]) -> UpgradeRequest:
     """Read the request from a WSGI environ (PEP 3333).
 
@@ -176,7 +185,7 @@ def request_from_environ(environ: Mapping[str, Any]) -> UpgradeRequest:
     :raises Rejected: it isn't a valid upgrade.
     """
     headers = [
-        (name[5:].replace('_', '-').title(), value)
+        (_header_name(name), value)
         for name, value in environ.items()
         if name.startswith('HTTP_') and isinstance(value, str)
     ]
@@ -218,30 +227,38 @@ def request_from_headers(
     return _validate(method, target, http_version, list(pairs))
 
 
-def header_values(headers: Headers, name: str) -> list[str]:
-    return [value.strip(' \t') for key, value in headers if key.lower() == name]
+def index_fields(headers: Headers) -> Fields:
+    """Return the values of each header, by its name in lower case."""
+    fields: Fields = {}
+    for name, value in headers:
+        fields.setdefault(name.lower(), []).append(value.strip(' \t'))
+    return fields
 
 
-def header_tokens(headers: Headers, name: str) -> list[str]:
+def header_values(fields: Fields, name: str) -> list[str]:
+    return fields.get(name, [])
+
+
+def header_tokens(fields: Fields, name: str) -> list[str]:
     """Return the elements of a list header, over all its fields."""
     parts = (
         part.strip(' \t')
-        for value in header_values(headers, name)
+        for value in header_values(fields, name)
         for part in value.split(',')
     )
     return [part for part in parts if part]
 
 
-def has_token(headers: Headers, name: str, token: str) -> bool:
+def has_token(fields: Fields, name: str, token: str) -> bool:
     # Only ASCII has case here: the lower case of U+212A is a k.
     return any(
-        part.isascii() and part.lower() == token for part in header_tokens(headers, name)
+        part.isascii() and part.lower() == token for part in header_tokens(fields, name)
     )
 
 
-def _joined(headers: Headers, name: str) -> str:
+def _joined(fields: Fields, name: str) -> str:
     """Return a header's value; what is repeated is joined, as WSGI servers do."""
-    return ','.join(header_values(headers, name))
+    return ','.join(header_values(fields, name))
 
 
 def _validate(
@@ -258,39 +275,40 @@ def _validate(
             'A WebSocket needs HTTP/1.1; '
             'a proxy in between may be set to another version.',
         )
-    upgrade = has_token(headers, 'upgrade', 'websocket')
-    if not upgrade or not has_token(headers, 'connection', 'upgrade'):
+    fields = index_fields(headers)
+    upgrade = has_token(fields, 'upgrade', 'websocket')
+    if not upgrade or not has_token(fields, 'connection', 'upgrade'):
         raise Rejected(
             426,
             'This is a WebSocket: connect with a WebSocket client (ws:// or wss://). '
             'A proxy in between must pass on the headers Upgrade and Connection.',
         )
-    length = header_values(headers, 'content-length')
-    if header_values(headers, 'transfer-encoding') or any(
+    length = header_values(fields, 'content-length')
+    if header_values(fields, 'transfer-encoding') or any(
         set(value) != {'0'} for value in length
     ):
         raise Rejected(400, 'A WebSocket request has no body.')
-    _check_version(headers)
+    _check_version(fields)
     return UpgradeRequest(
-        subprotocols=_offered_subprotocols(headers),
-        extensions=header_values(headers, 'sec-websocket-extensions'),
-        origin=_checked_origin(headers),
-        host=_checked_host(headers),
+        subprotocols=_offered_subprotocols(fields),
+        extensions=header_values(fields, 'sec-websocket-extensions'),
+        origin=_checked_origin(fields),
+        host=_checked_host(fields),
         target=target,
-        key=_checked_key(headers),
+        key=_checked_key(fields),
         headers=headers,
     )
 
 
-def _checked_origin(headers: Headers) -> str | None:
-    values = header_values(headers, 'origin')
+def _checked_origin(fields: Fields) -> str | None:
+    values = header_values(fields, 'origin')
     if len(values) > 1:  # RFC 6454 section 7.3
         raise Rejected(400, 'More than one Origin header.')
     return values[0] if values else None
 
 
-def _checked_host(headers: Headers) -> str:
-    host = _joined(headers, 'host')
+def _checked_host(fields: Fields) -> str:
+    host = _joined(fields, 'host')
     if _host.fullmatch(host) is None:
         raise Rejected(
             400, 'Send one header Host: the name of this server, and the port if need be.'
@@ -298,16 +316,16 @@ def _checked_host(headers: Headers) -> str:
     return host
 
 
-def _check_version(headers: Headers) -> None:
-    version = _joined(headers, 'sec-websocket-version')
+def _check_version(fields: Fields) -> None:
+    version = _joined(fields, 'sec-websocket-version')
     if not version or ',' in version:
         raise Rejected(400, 'Send one header Sec-WebSocket-Version: 13.')
     if version != VERSION:  # 4.4
         raise Rejected(426, 'The only WebSocket version spoken here is 13.')
 
 
-def _checked_key(headers: Headers) -> str:
-    key = _joined(headers, 'sec-websocket-key')
+def _checked_key(fields: Fields) -> str:
+    key = _joined(fields, 'sec-websocket-key')
     try:
         nonce = base64.b64decode(key, validate=True)
     except ValueError:
@@ -317,9 +335,9 @@ def _checked_key(headers: Headers) -> str:
     return key
 
 
-def _offered_subprotocols(headers: Headers) -> list[str]:
-    offered = header_tokens(headers, 'sec-websocket-protocol')
-    given = bool(header_values(headers, 'sec-websocket-protocol'))
+def _offered_subprotocols(fields: Fields) -> list[str]:
+    offered = header_tokens(fields, 'sec-websocket-protocol')
+    given = bool(header_values(fields, 'sec-websocket-protocol'))
     # 11.3.4: "1#token", one at least
     if given and not offered or any(_token.fullmatch(name) is None for name in offered):
         raise Rejected(

@@ -19,6 +19,7 @@ the protocol, or a green library.
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -340,6 +341,10 @@ def take_over(host: Host, environ: Environ, sock: Any, on_host: OnHost) -> bytes
                 leftover = bytes(reader.read() or b'')
                 if host.close_input:
                     reader.close()
+                elif isinstance(reader, io.BufferedReader):
+                    # The host reads the end of the stream from it once more;
+                    # until then it need not hold a buffer of 8 KiB.
+                    reader.__init__(reader.raw, 1)  # type: ignore[misc]
     if host.end_quietly is not None:
         host.end_quietly(environ, on_host)
     return leftover

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from . import deflate
@@ -105,7 +106,13 @@ class Options:
         for name in others:
             if name not in cls.__dataclass_fields__:
                 raise TypeError(f'{owner}() got an unexpected keyword argument {name!r}')
-        return cls(receive_bytes, ping_interval, max_message_size, **others)
+        arguments = (receive_bytes, ping_interval, max_message_size, *others.items())
+        try:
+            # A server's connections have the same: one object, checked once.
+            # (By type too: True is 1, and no number of seconds.)
+            return _checked(arguments, tuple(map(type, (*arguments[:3], *others.values()))))
+        except TypeError:  # not hashable, or wrong
+            return cls(receive_bytes, ping_interval, max_message_size, **others)
 
     def protocol(
         self,
@@ -131,3 +138,8 @@ class Options:
             ping_timeout=interval if self.ping_timeout is None else self.ping_timeout,
             close_timeout=self.close_timeout,
         )
+
+
+@lru_cache(maxsize=64)
+def _checked(arguments: tuple[Any, ...], types: tuple[type, ...]) -> Options:
+    return Options(*arguments[:3], **dict(arguments[3:]))

@@ -16,6 +16,7 @@ import ssl
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import cached_property
 from typing import Any
 from weakref import ref
 
@@ -104,9 +105,17 @@ class Base(Connection):
             protocol.feed(leftover)
         self._link = link
         self.sock = wire.sock
-        self.thread = getattr(link, 'thread', _Thread(link))
-        self.event = getattr(link, 'event', _Event(link))
         link.start()
+
+    @cached_property
+    def thread(self) -> Any:
+        """The reader of injected classes; else what stands for it."""
+        return getattr(self._open_link, 'thread', None) or _Thread(self._open_link)
+
+    @cached_property
+    def event(self) -> Any:
+        """What ``receive`` of injected classes waits on; else what stands for it."""
+        return getattr(self._open_link, 'event', None) or _Event(self._open_link)
 
     def send(self, data: Any, timeout: float | None = None) -> None:
         """Send a message (RFC 6455 section 5.6).

@@ -20,6 +20,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 from ..protocol import Protocol
@@ -121,13 +122,17 @@ def get_profile(name: str) -> Profile:
     :raises ValueError: for any other name.
     :raises ImportError: when that library is not installed.
     """
-    try:
-        factory = _BY_NAME[name]
-    except KeyError:
+    if name not in _BY_NAME:
         raise ValueError(
             f'profile must be one of {", ".join(_BY_NAME)} or a Profile, not {name!r}'
-        ) from None
-    return factory()
+        )
+    return _built_in(name, _patched())
+
+
+@cache
+def _built_in(name: str, patched: str | None) -> Profile:
+    # What the standard library's own classes are depends on the patching.
+    return _BY_NAME[name]()
 
 
 def resolve(
@@ -145,15 +150,17 @@ def resolve(
     :param sock: the socket, where there is one already.
     :param client: whether the connection is a client's.
     """
-    injected = {
-        name: value
-        for name, value in (
-            ('thread_class', thread_class),
-            ('event_class', event_class),
-            ('selector_class', selector_class),
-        )
-        if value is not None
-    }
+    injected = {}
+    if not (thread_class is event_class is selector_class is None):
+        injected = {
+            name: value
+            for name, value in (
+                ('thread_class', thread_class),
+                ('event_class', event_class),
+                ('selector_class', selector_class),
+            )
+            if value is not None
+        }
     for name, value in injected.items():
         if not callable(value):
             raise TypeError(f'{name} must be a class, not {value!r}')
@@ -177,7 +184,7 @@ def _detect(injected: list[Any], sock: Any, client: bool) -> str:
             return family
     if injected and all(_is_stdlib(value) for value in injected):
         return 'threads'
-    world = _family(type(sock)) if sock is not None else None
+    world = _socket_family(type(sock)) if sock is not None else None
     if world is not None:
         return world
     if client and sock is None:
@@ -201,6 +208,9 @@ def _family(kind: Any) -> str | None:
             if family in parts:
                 return family
     return None
+
+
+_socket_family: Callable[[Any], str | None] = cache(_family)
 
 
 def _is_stdlib(kind: Any) -> bool:

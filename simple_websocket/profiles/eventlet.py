@@ -82,6 +82,8 @@ def _ignore(*_: Any) -> None:
 class EventletLink(HubLink):
     """A link in the hub of the thread that makes it."""
 
+    __slots__ = ('_hub', '_mailbox', '_reader', '_timer', '_writer')
+
     def __init__(self, wire: Wire, protocol: Protocol, now: Callable[[], float]) -> None:
         super().__init__(wire, protocol, now)
         self._hub = eventlet.hubs.get_hub()

@@ -23,6 +23,8 @@ _READ, _WRITE = 1, 2
 class GeventLink(HubLink):
     """A link in the hub of the thread that makes it."""
 
+    __slots__ = ('_hub', '_loop', '_reader', '_timer', '_writer')
+
     def __init__(self, wire: Wire, protocol: Protocol, now: Callable[[], float]) -> None:
         super().__init__(wire, protocol, now)
         self._hub = gevent.get_hub()

@@ -36,6 +36,18 @@ class HubLink(Link):
     """A link whose greenlets wait in a hub; a backend adds the methods
     that raise ``NotImplementedError`` here and those of ``Link``."""
 
+    __slots__ = (
+        '_armed',
+        '_closers',
+        '_get_ident',
+        '_home',
+        '_reading',
+        '_receiver',
+        '_senders',
+        '_taken',
+        '_writing',
+    )
+
     def __init__(self, wire: Wire, protocol: Protocol, now: Callable[[], float]) -> None:
         super().__init__(wire, protocol, now)
         self._get_ident: Callable[[], int] = original('threading', 'get_ident')

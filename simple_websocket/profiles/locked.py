@@ -29,6 +29,8 @@ from .wire import Wire
 class LockedLink(Link):
     """A link that threads share; a backend adds how they wait."""
 
+    __slots__ = ('_lock', '_lost', '_receiving', '_waiting')
+
     def __init__(self, wire: Wire, protocol: Protocol, now: Callable[[], float]) -> None:
         super().__init__(wire, protocol, now)
         self._lock = original('threading', 'RLock')()

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import select
 from collections.abc import Callable
+from typing import Any
 
 from ..protocol import ENDING, Message, Protocol
 from .link import READ_SIZE
@@ -38,21 +39,43 @@ def wait_for(fd: int, write: bool, timeout: float | None, waker_fd: int | None =
     return bool(poll.poll(None if timeout is None else max(timeout, 0) * 1000))
 
 
-_READ = (READ_SIZE,)
+#: Bytes asked of TCP while small messages come: what waits in the kernel for
+#: the next one holds no more memory than that.  (512 with bytes' own header.)
+SMALL_READ = 470
+
+#: Small reads in a row before the next is one for small messages again.
+SMALL_READS = 16
 
 
 class ThreadLink(LockedLink):
     """A link whose receiver is the reader."""
 
+    __slots__ = (
+        '_adopted',
+        '_blocked',
+        '_changed',
+        '_deadline',
+        '_read_size',
+        '_small_reads',
+        '_visits',
+        '_visits_seen',
+        '_waker',
+        '_want',
+        '_watching',
+        '_watchman',
+    )
+
     def __init__(self, wire: Wire, protocol: Protocol, now: Callable[[], float]) -> None:
         super().__init__(wire, protocol, now)
-        self._changed = original('threading', 'Condition')(self._lock)
+        self._changed: Any = None  #: a Condition, once somebody waits for one
         self._waker = Waker() if wire.tls else None
         self._blocked = False  #: the receiver is in the kernel
         self._adopted = False  #: the watchman reads
         self._want = (False, False)
         self._watching = (False, False, False)
         self._deadline: float | None = None
+        self._read_size = SMALL_READ
+        self._small_reads = 0
         self._visits = 0
         self._visits_seen = -1
         wire.be_blocking()
@@ -127,7 +150,7 @@ class ThreadLink(LockedLink):
                 # A signal handler may raise (Ctrl-C) behind any call, so also
                 # between a recv and whoever gets its result.  Here the two are
                 # one call into C.
-                received.extend(map(self.wire.raw_recv, _READ))
+                received.extend(map(self.wire.raw_recv, (self._read_size,)))
             except OSError:
                 received.append(b'')
             with self._lock:
@@ -151,6 +174,7 @@ class ThreadLink(LockedLink):
         self._inside = True
         try:
             message = None
+            self._fit_read_size(len(data))
             if data:
                 message = self.protocol.deliver(data)
             elif self.wire.ended():
@@ -165,6 +189,15 @@ class ThreadLink(LockedLink):
             if self._deferred:
                 self._do_deferred()
             self._inside = False
+
+    def _fit_read_size(self, came: int) -> None:
+        if came >= SMALL_READ:
+            self._read_size = READ_SIZE
+            self._small_reads = 0
+        elif self._read_size > SMALL_READ:
+            self._small_reads += 1
+            if self._small_reads > SMALL_READS:
+                self._read_size = SMALL_READ
 
     def _look_further(self) -> None:
         if self.wire.read_shut:
@@ -229,12 +262,14 @@ class ThreadLink(LockedLink):
             self._guarded(self._on_writable)
 
     def _wait_changed(self, condition: Callable[[], bool], timeout: float | None) -> None:
-        with self._changed:
+        with self._lock:
+            if self._changed is None:
+                self._changed = original('threading', 'Condition')(self._lock)
             self._changed.wait_for(condition, timeout)
 
     def _notify(self) -> None:
         closing = self.protocol.state > ENDING
-        if closing:
+        if closing and self._changed is not None:
             self._changed.notify_all()
         if self._blocked and self._waker is not None and self._ready():
             self._waker.wake()
@@ -244,7 +279,7 @@ class ThreadLink(LockedLink):
 
     def _orphan(self) -> None:
         super()._orphan()
-        self._changed = original('threading', 'Condition')(self._lock)
+        self._changed = None
 
     def _interrupt(self) -> None:
         super()._interrupt()
