@@ -6,7 +6,8 @@ the watchman reads (``watchman.py``).
 
 Who waits in recv for a connection that another thread closes is released by
 ``shutdown(SHUT_RD)``: the peer's Close can still be read after it.  TLS takes
-that for an attack, so a TLS reader polls, and a waker is polled beside it.
+that for an attack and a Unix socket's peer could write no more, so there the
+receiver polls, and a waker is polled beside it.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ class ThreadLink(LockedLink):
     def __init__(self, wire: Wire, protocol: Protocol, now: Callable[[], float]) -> None:
         super().__init__(wire, protocol, now)
         self._changed: Any = None  #: a Condition, once somebody waits for one
-        self._waker = Waker() if wire.tls else None
+        self._waker = Waker() if wire.polled else None
         self._blocked = False  #: the receiver is in the kernel
         self._adopted = False  #: the watchman reads
         self._want = (False, False)
@@ -109,7 +110,7 @@ class ThreadLink(LockedLink):
                         return self._take()
                     self._waiting += 1
                     self._blocked = True
-                if deadline is None and not self.wire.tls:
+                if deadline is None and not self.wire.polled:
                     message = self._block()
                 elif not self._poll(deadline):
                     return None
@@ -231,9 +232,9 @@ class ThreadLink(LockedLink):
             self._after()
 
     def _read_all(self) -> bool:
-        # While the receiver is in recv, it is the one who reads.  (A TLS
-        # receiver only polls.)
-        if self._blocked and not self.wire.tls:
+        # While the receiver is in recv, it is the one who reads.  (Beside a
+        # waker it only polls.)
+        if self._blocked and not self.wire.polled:
             return False
         more = super()._read_all()
         if more and self.wire.read_shut:
@@ -242,7 +243,7 @@ class ThreadLink(LockedLink):
         return more
 
     def _lose(self) -> None:
-        if not self._blocked or self.wire.tls:
+        if not self._blocked or self.wire.polled:
             super()._lose()
         else:
             # On a broken connection its recv comes back.

@@ -74,6 +74,7 @@ class Wire:
         '_tcp_shutdown',
         '_unwrap',
         'fd',
+        'polled',
         'raw_recv',
         'raw_send',
         'read_shut',
@@ -87,6 +88,8 @@ class Wire:
         self.fd: int = sock.fileno()
         self._tcp = tcp = _tcp_of(sock)
         self.read_shut = False
+        #: A receiver is to poll: ``shutdown_read`` would end more than its wait.
+        self.polled = self.tls or tcp.family == getattr(socket, 'AF_UNIX', None)
         self._close = sock.close
         # An SSLSocket overrides the names; TCP's own are its base's.
         kind = _base_from('socket', tcp) if tcp is sock and self.tls else type(tcp)

@@ -1,0 +1,37 @@
+"""Unix sockets, as between a reverse proxy and its server: they know no
+half-close for reading that the peer would not notice."""
+
+from __future__ import annotations
+
+import pytest
+from support.peer import TEXT, Peer, environ_for
+
+from simple_websocket import ConnectionClosed, Server
+
+
+@pytest.fixture
+def unix_end(world, classes):
+    ours, theirs = world.socketpair()
+    ws = Server(environ_for(ours), **classes)
+    peer = Peer(theirs, client=True)
+    peer.head()
+    return ws, peer
+
+
+def test_a_close_beside_a_waiting_receiver_lets_the_peer_answer(unix_end, world):
+    ws, peer = unix_end
+    receiver = world.spawn(ws.receive)
+    peer.send((TEXT, b'one'))
+    assert receiver.join() == 'one'
+    receiver = world.spawn(ws.receive)
+    world.sleep(0.05)  # for it to be waiting
+    closer = world.spawn(ws.close, 4000)
+    peer.expect_close(4000)
+    with pytest.raises(ConnectionClosed) as closed:
+        receiver.join()
+    assert closed.value.reason == 4000
+    peer.send(peer.close_frame(4000))
+    peer.expect_eof()
+    closer.join()
+    peer.close()
+    ws.thread.join(5)
