@@ -178,7 +178,7 @@ class ThreadLink(LockedLink):
             self._fit_read_size(len(data))
             if data:
                 message = self.protocol.deliver(data)
-            elif self.wire.ended():
+            elif not self.wire.read_shut:
                 self.protocol.eof()
             if message is None:
                 self._look_further()

@@ -126,7 +126,10 @@ class Wire:
         """
         try:
             data: bytes = self.raw_recv(size) if self.tls else self.raw_recv(size, DONTWAIT)
-            return data if data or not self.read_shut or self.ended() else None
+            if data or not self.read_shut:
+                return data
+            # Bytes and the end behind them may have come since that look.
+            return self.raw_recv(size, DONTWAIT) if self.ended() else None
         except _WOULD_BLOCK:
             return None
         except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
@@ -148,7 +151,9 @@ class Wire:
         """Like ``recv``, below TLS: for bytes that nobody will look at."""
         try:
             data: bytes = self._tcp_recv(self._tcp, size, DONTWAIT)
-            return data if data or not self.read_shut or self.ended() else None
+            if data or not self.read_shut:
+                return data
+            return self._tcp_recv(self._tcp, size, DONTWAIT) if self.ended() else None
         except _WOULD_BLOCK:
             return None
 
