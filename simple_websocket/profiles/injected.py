@@ -21,7 +21,7 @@ from typing import Any
 from ..protocol import ENDING, Message, Protocol
 from .link import TURN
 from .locked import LockedLink
-from .originals import original
+from .originals import RealEvent, original
 from .watchman import Waker
 from .wire import Wire
 
@@ -227,7 +227,7 @@ class InjectedLink(LockedLink):
 
     def _wait_changed(self, condition: Callable[[], bool], timeout: float | None) -> None:
         foreign = self._is_foreign()
-        event = original('threading', 'Event')() if foreign else self._event_class()
+        event = RealEvent() if foreign else self._event_class()
         entry = (condition, event)
         with self._lock:
             self._watchers.append(entry)

@@ -33,7 +33,7 @@ class LockedLink(Link):
 
     def __init__(self, wire: Wire, protocol: Protocol, now: Callable[[], float]) -> None:
         super().__init__(wire, protocol, now)
-        self._lock = original('threading', 'RLock')()
+        self._lock = original('_thread', 'RLock')()
         self._waiting = 0
         self._receiving = False
         self._lost = False  #: TCP takes nothing more, and the receiver will see why
@@ -100,7 +100,7 @@ class LockedLink(Link):
 
     def _orphan(self) -> None:
         # A thread that the child does not have may have held it.
-        self._lock = original('threading', 'RLock')()
+        self._lock = original('_thread', 'RLock')()
         self._inside = False
         super()._orphan()
 
