@@ -36,12 +36,13 @@ def _tcp_of(sock: Any) -> Any:
     """The object that speaks TCP below a green socket or an SSLSocket.
 
     gevent keeps it as ``_sock``, eventlet as ``fd``; a stdlib socket, an
-    ``ssl.SSLSocket`` included, is its own.
+    ``ssl.SSLSocket`` included, is its own.  What a patched eventlet's
+    ``socketpair()`` gives has two of its layers.
     """
     for name in ('fd', '_sock'):
         inner = getattr(sock, name, None)
         if inner is not None and hasattr(inner, 'detach'):
-            return inner
+            return _tcp_of(inner)
     return sock
 
 

@@ -35,3 +35,18 @@ def test_a_close_beside_a_waiting_receiver_lets_the_peer_answer(unix_end, world)
     closer.join()
     peer.close()
     ws.thread.join(5)
+
+
+def test_what_socketpair_gives_in_this_world_will_do(world):
+    # A patched eventlet's has two layers of green socket.
+    ours, theirs = world.socket.socketpair()
+    ws = Server(environ_for(world.closing(ours)))
+    peer = Peer(world.closing(theirs), client=True)
+    peer.head()
+    peer.send((TEXT, b'in'))
+    assert ws.receive(5) == 'in'
+    ws.send('out')
+    peer.expect(TEXT, b'out')
+    peer.close()
+    with pytest.raises(ConnectionClosed):
+        ws.receive(5)
