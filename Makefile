@@ -5,11 +5,12 @@ PYTHON ?= python3
 PIP = -m pip --disable-pip-version-check -qq
 PACKAGE = setup.cfg setup.py pyproject.toml simple_websocket/_codec.pyx
 
-.PHONY: help demo test sanitize style bench conformance docs clean
+.PHONY: help demo test races sanitize style bench conformance docs clean
 
 help:
 	@echo "make demo         start the chat on a loopback port (ARGS=... for its options)"
 	@echo "make test         run the tests in every mode (ARGS='--mode gevent -- -k close')"
+	@echo "make races        many rounds of racing calls in every mode (ROUNDS=1000 SEED=...)"
 	@echo "make sanitize     test and fuzz the compiled codec under ASan and UBSan"
 	@echo "make style        ruff, and mypy --strict on the package"
 	@echo "make bench        run the benchmarks in bench/"
@@ -35,6 +36,13 @@ demo: .venv/demo/.done
 
 test: .venv/bare/.done .venv/full/.done .venv/eventlet-gunicorn/.done
 	@.venv/full/bin/python tests/matrix.py $(ARGS)
+
+ROUNDS ?= 1000
+RACES = $(addprefix --mode ,threads threads-bare threads-wsproto gevent gevent-patched \
+    gevent-wsproto eventlet eventlet-patched eventlet-wsproto aio aio-wsproto)
+races: .venv/bare/.done .venv/full/.done
+	@SWS_RACES=$(ROUNDS) SWS_RACES_SEED=$(SEED) .venv/full/bin/python tests/matrix.py \
+	    $(RACES) --bound $$((60 + $(ROUNDS))) $(ARGS) -- -k test_rounds_of
 
 sanitize: .venv/sanitize/.done
 	@.venv/sanitize/bin/python tests/sanitize.py $(ARGS)

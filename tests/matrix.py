@@ -22,7 +22,7 @@ import subprocess
 import sys
 import time
 import xml.etree.ElementTree as ElementTree
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from support.modes import BY_NAME, CODEC_VARIABLE, MODES, VARIABLE, Mode
@@ -240,6 +240,7 @@ def main() -> int:
     parser.add_argument('--mode', action='append', type=chosen, help='default: all')
     parser.add_argument('--venvs', default=ROOT / '.venv', help='default: .venv')
     parser.add_argument('--python', help='run every mode on this one instead')
+    parser.add_argument('--bound', type=float, help='seconds that a mode may take')
     parser.add_argument('--jobs', type=int, default=JOBS, help='modes at a time')
     parser.add_argument('pytest', nargs='*', help='after --: arguments for pytest')
     options = parser.parse_args()
@@ -253,6 +254,8 @@ def main() -> int:
             mode for mode in MODES if mode.codec == 'compiled' and lacks_codec(mode, options)
         ]
     chosen_modes = options.mode or [mode for mode in MODES if mode not in left_out]
+    if options.bound:
+        chosen_modes = [replace(mode, bound=options.bound) for mode in chosen_modes]
     runs = [Run(mode, command(mode, options)) for mode in chosen_modes]
     started = time.monotonic()
     try:

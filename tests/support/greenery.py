@@ -121,10 +121,15 @@ def _throw(mode: Mode, target: Any, error: BaseException) -> None:
 
 
 def _dump(frame: Any) -> None:
-    import greenlet
-
     print('~~~ where the signal came in ~~~', file=sys.stderr)
     traceback.print_stack(frame, file=sys.stderr)
+    dump_greenlets()
+
+
+def dump_greenlets() -> None:
+    """Print where every greenlet of this process waits."""
+    import greenlet
+
     for number, found in enumerate(
         g for g in gc.get_objects() if isinstance(g, greenlet.greenlet)
     ):
