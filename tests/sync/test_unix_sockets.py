@@ -34,7 +34,7 @@ def test_a_close_beside_a_waiting_receiver_lets_the_peer_answer(unix_end, world)
     peer.expect_eof()
     closer.join()
     peer.close()
-    ws.thread.join(5)
+    world.settles_to(lambda: ws._link.finished, True)
 
 
 def test_what_socketpair_gives_in_this_world_will_do(world):
