@@ -1,0 +1,203 @@
+"""Every point at which an exception can come out of nowhere, one after another.
+
+In a hub these are the switches of a greenlet: `throw_at_switch`. In any
+process they are also the points at which the interpreter runs a signal
+handler, that is, between two bytecodes: `raise_at_bytecode`. The default is
+what CPython really does, which looks for signals behind each call, at the
+start of each function and at each jump back; `SWS_EVERY_POINT=1` takes every
+single bytecode.
+
+A scenario is run once for each point, until a run does not reach it.
+"""
+
+from __future__ import annotations
+
+import dis
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import CodeType, FrameType
+from typing import Any
+
+import simple_websocket
+
+PACKAGE = str(Path(simple_websocket.__file__).parent)
+EVERY = bool(os.environ.get('SWS_EVERY_POINT'))
+
+
+class Outcome:
+    """What a call came to."""
+
+    def __init__(self) -> None:
+        self.hit = False  # whether it got as far as the point
+        self.where = ''  # file, line and function of that point
+        self.result: Any = None
+        self.error: BaseException | None = None
+
+    def __repr__(self) -> str:
+        end = repr(self.error) if self.error is not None else f'gave {self.result!r:.80}'
+        return f'{self.where or "not reached"}: {end}'
+
+
+def _call(outcome: Outcome, fn: Callable[[], Any]) -> None:
+    try:
+        outcome.result = fn()
+    except BaseException as error:
+        outcome.error = error
+
+
+def _where(frame: FrameType | None) -> str:
+    while frame is not None and not frame.f_code.co_filename.startswith(PACKAGE):
+        frame = frame.f_back
+    if frame is None:
+        return 'outside the package'
+    name = Path(frame.f_code.co_filename).name
+    return f'{name}:{frame.f_lineno} {frame.f_code.co_name}'
+
+
+def throw_at_switch(
+    world: Any, fn: Callable[[], Any], number: int, error: BaseException, late: bool
+) -> Outcome:
+    """Call `fn` in a greenlet of its own; throw when it has switched to the
+    hub for the `number`-th time.
+
+    :param late: not while it waits, but in place of what it waited for: the
+                 exception comes out of the switch back.
+    """
+    import greenlet
+
+    outcome = Outcome()
+    victim: Any = None
+    switches = 0
+
+    def throw() -> None:
+        if switches == number and not victim.dead:
+            victim.throw(error)
+
+    def trace(event: str, pair: tuple[Any, Any]) -> None:
+        nonlocal switches
+        origin, target = pair
+        if origin is victim and target is not victim and not victim.dead:
+            switches += 1
+            if switches == number:
+                outcome.hit = True
+                outcome.where = _where(sys._getframe(1) if late else victim.gr_frame)
+                if not late:
+                    call_soon(world, throw)
+        elif late and target is victim and event == 'switch' and switches == number:
+            raise error
+
+    def body() -> None:
+        nonlocal victim
+        victim = greenlet.getcurrent()
+        before = greenlet.settrace(trace)
+        try:
+            _call(outcome, fn)
+        finally:
+            greenlet.settrace(before)
+
+    world.spawn(body).join(10)
+    return outcome
+
+
+def call_soon(world: Any, fn: Callable[[], None]) -> None:
+    """Have the hub call `fn` in its next turn."""
+    if world.name == 'gevent':
+        import gevent
+
+        gevent.get_hub().loop.run_callback(fn)
+    else:
+        from eventlet import hubs
+
+        hubs.get_hub().schedule_call_global(0, fn)
+
+
+class Progress:
+    """How far a traced call has got, for whoever waits until it waits."""
+
+    def __init__(self) -> None:
+        self.events = 0
+        self.started = False
+        self.done = False
+
+    def stuck(self, sleep: Callable[[float], None]) -> None:
+        """Return when the call does not get on any more: it waits."""
+        seen = -1
+        deadline = time.monotonic() + 5
+        while not self.done and time.monotonic() < deadline:
+            if self.started and seen == self.events:
+                return
+            seen = self.events
+            sleep(0.002)
+
+
+_POINTS: dict[CodeType, frozenset[int]] = {}
+
+
+def _points(code: CodeType) -> frozenset[int]:
+    """The offsets at which the interpreter has just looked for signals."""
+    found = _POINTS.get(code)
+    if found is None:
+        offsets = set()
+        previous = ''
+        for one in dis.get_instructions(code):
+            called = 'CALL' in previous and previous != 'PRECALL'
+            back = 'JUMP_BACKWARD' in one.opname or one.opname == 'JUMP_ABSOLUTE'
+            if EVERY or called or back:
+                offsets.add(one.offset)
+            if one.opname not in ('CACHE', 'EXTENDED_ARG'):
+                previous = one.opname
+        found = _POINTS[code] = frozenset(offsets)
+    return found
+
+
+def raise_at_bytecode(
+    fn: Callable[[], Any], number: int, error: BaseException, progress: Progress
+) -> Outcome:
+    """Call `fn` in this thread or greenlet; raise at the `number`-th point
+    inside the package, as a signal handler does."""
+    outcome = Outcome()
+    seen = 0
+    here = _current()
+
+    def reach(frame: FrameType) -> None:
+        nonlocal seen
+        seen += 1
+        if seen == number:
+            outcome.hit = True
+            outcome.where = _where(frame)
+            raise error
+
+    def local(frame: FrameType, event: str, argument: Any) -> Any:
+        progress.events += 1
+        if event == 'opcode' and not outcome.hit and _current() is here:
+            if frame.f_lasti in _points(frame.f_code):
+                reach(frame)
+        return local
+
+    def begin(frame: FrameType, event: str, argument: Any) -> Any:
+        if not frame.f_code.co_filename.startswith(PACKAGE):
+            return None
+        if not outcome.hit and _current() is here:
+            reach(frame)  # the start of a function
+        frame.f_trace_lines = False
+        frame.f_trace_opcodes = True
+        return local
+
+    before = sys.gettrace()
+    progress.started = True
+    sys.settrace(begin)
+    try:
+        _call(outcome, fn)
+    finally:
+        sys.settrace(before)
+        progress.done = True
+    return outcome
+
+
+def _current() -> Any:
+    if 'greenlet' in sys.modules:
+        return sys.modules['greenlet'].getcurrent()
+    return None
