@@ -58,6 +58,8 @@ class TransportWire(Wire):
         if self.full:
             return 0
         self.transport.write(data)
+        if self.closing:  # it raises nothing
+            raise OSError('the write broke the transport')
         return len(data)
 
     def read(self, wanted: bool) -> None:
@@ -136,7 +138,9 @@ class AioLink(Link, asyncio.Protocol):
     def resume_writing(self) -> None:
         self.wire.full = False
         self._taken = self._sent
-        self._on_writable()
+        # Not at once: asyncio goes on with the transport when we return, and
+        # one that a write of ours had just broken would end twice.
+        self._loop.call_soon(self._on_writable)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self.wire.lost = True

@@ -1,0 +1,38 @@
+"""A connection that breaks at the very moment at which TCP takes more."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+import pytest
+from aio.peer import end, until
+
+from simple_websocket import ConnectionClosed
+
+
+async def test_a_write_that_fails_as_soon_as_tcp_takes_more_ends_the_transport_once(role):
+    # asyncio goes on with a transport behind resume_writing(): it ended one
+    # that a write had just ended a second time, and logged its own error.
+    async with end(role, compression=None) as (ws, peer):
+        link = ws._link
+        resume = link.resume_writing
+        resumed = []
+
+        def resume_writing():
+            resumed.append(True)
+            ws.sock.shutdown(socket.SHUT_WR)  # the next write is a broken pipe
+            resume()
+
+        link.resume_writing = resume_writing
+        sends = [asyncio.ensure_future(ws.send(b'x' * 8_000_000)) for _ in range(3)]
+        await asyncio.sleep(0)
+        assert not resumed
+        read = asyncio.ensure_future(peer.reader.read(-1))
+        await until(lambda: resumed)
+        for send in sends[1:]:
+            with pytest.raises(ConnectionClosed) as closed:
+                await send
+            assert closed.value.reason == 1006
+        await asyncio.gather(read, *sends, return_exceptions=True)
+        assert ws.close_reason == 1006
