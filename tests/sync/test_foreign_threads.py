@@ -11,12 +11,12 @@ def test_an_os_thread_that_waits_for_the_peer_makes_no_hub_of_its_own(end, world
     # the first contended one would make a hub, and two descriptors with it.
     ws, peer = end(compression=None)
     fds = world.fds()
-    closers = [world.real_thread(ws.send, b'x' * 4_000_000) for _ in range(3)]
+    closers = [world.real_thread(ws.send, b'x' * 16_000_000) for _ in range(3)]
     world.sleep(0.02)
     assert not any(task.done for task in closers)
     seen = world.fds()
     for _ in closers:
-        assert len(peer.read()[1]) == 4_000_000
+        assert len(peer.read()[1]) == 16_000_000
     for task in closers:
         task.join()
     assert seen == fds

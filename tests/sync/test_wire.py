@@ -13,20 +13,19 @@ def test_bytes_that_come_between_an_empty_look_and_the_end_are_read(world, name)
     # recv gives b'' for nothing there as well as for the end, once the socket
     # is shut for reading: which it was is asked afterwards.
     theirs, ours = tcp_pair(world)
-    wire = Wire(ours)
-    wire.shutdown_read()
-    ended = wire.ended
     asked = []
 
-    def late():
-        if not asked:
-            theirs.sendall(b'goodbye')
-            theirs.close()
-            world.wait_until(ended)
-        asked.append(True)
-        return ended()
+    class Late(Wire):
+        def ended(self):
+            if not asked:
+                asked.append(True)
+                theirs.sendall(b'goodbye')
+                theirs.close()
+                world.wait_until(super().ended)
+            return super().ended()
 
-    wire.ended = late
+    wire = Late(ours)
+    wire.shutdown_read()
     assert getattr(wire, name)(100) == b'goodbye'
     assert getattr(wire, name)(100) == b''
     wire.close()
