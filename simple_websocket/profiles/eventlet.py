@@ -33,16 +33,16 @@ class _Mailbox:
     _boxes: WeakKeyDictionary[Any, _Mailbox] = WeakKeyDictionary()
 
     @classmethod
-    def of(cls, hub: Any) -> _Mailbox:
+    def of(cls, hub: Any, user: int) -> _Mailbox:
         box = cls._boxes.get(hub)
         if box is None:
             box = cls._boxes[hub] = cls(hub)
-        box._users += 1
+        box._users.add(user)
         return box
 
     def __init__(self, hub: Any) -> None:
         self._hub = hub
-        self._users = 0
+        self._users: set[int] = set()
         self._calls: deque[Callable[[], None]] = deque()
         self._out, self._in = original('socket', 'socketpair')()
         self._out.setblocking(False)
@@ -64,15 +64,24 @@ class _Mailbox:
         while self._calls:
             eventlet.spawn_n(self._calls.popleft())
 
-    def drop(self) -> None:
-        self._users -= 1
+    def drop(self, user: int) -> None:
+        """One link less; may be called again after an interruption."""
+        self._users.discard(user)
         if not self._users:
-            del self._boxes[self._hub]
-            self._hub.remove(self._listener)
+            if self._boxes.get(self._hub) is self:
+                del self._boxes[self._hub]
+            if self._listener is not None:
+                self._hub.remove(self._listener)
+                self._listener = None
             self._out.close()
             self._in.close()
             while self._calls:
                 eventlet.spawn_n(self._calls.popleft())
+
+
+def _switch_to(waiting: list[Any]) -> None:
+    if waiting:
+        waiting[0].switch(None)
 
 
 def _ignore(*_: Any) -> None:
@@ -87,7 +96,7 @@ class EventletLink(HubLink):
     def __init__(self, wire: Wire, protocol: Protocol, now: Callable[[], float]) -> None:
         super().__init__(wire, protocol, now)
         self._hub = eventlet.hubs.get_hub()
-        self._mailbox = _Mailbox.of(self._hub)
+        self._mailbox = _Mailbox.of(self._hub, id(self))
         self._reader: Any = None
         self._writer: Any = None
         self._timer: Any = None
@@ -101,12 +110,16 @@ class EventletLink(HubLink):
         if timeout is None:
             message = self._hub.switch()
             return message
-        timer = self._hub.schedule_call_global(timeout, greenlet.getcurrent().switch, None)
+        waiting = [greenlet.getcurrent()]
+        timer = None
         try:
+            timer = self._hub.schedule_call_global(timeout, _switch_to, waiting)
             message = self._hub.switch()
             return message
         finally:
-            timer.cancel()
+            waiting[:] = ()  # should nobody have got hold of the timer
+            if timer is not None:
+                timer.cancel()
 
     def _kick(self) -> None:
         if self._receiver is not None or self._senders or self._closers:
@@ -121,7 +134,8 @@ class EventletLink(HubLink):
         )
 
     def _stop_reading(self) -> None:
-        self._hub.remove(self._reader)
+        if self._reader is not None:  # else an interrupted start
+            self._hub.remove(self._reader)
 
     def _start_writing(self) -> None:
         self._writer = self._hub.add(
@@ -129,7 +143,8 @@ class EventletLink(HubLink):
         )
 
     def _stop_writing(self) -> None:
-        self._hub.remove(self._writer)
+        if self._writer is not None:
+            self._hub.remove(self._writer)
 
     def _on_stolen(self, *_: Any) -> None:
         """Somebody else closed our descriptor and its number is in use again."""
@@ -149,7 +164,7 @@ class EventletLink(HubLink):
 
     def _release(self) -> None:
         super()._release()
-        self._mailbox.drop()
+        self._mailbox.drop(id(self))
 
 
 class Thread:

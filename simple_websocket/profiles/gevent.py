@@ -43,8 +43,8 @@ class GeventLink(HubLink):
             message = self._hub.switch()
             return message
         timer = self._loop.timer(timeout)
-        timer.start(getcurrent().switch, None, update=True)
         try:
+            timer.start(getcurrent().switch, None, update=True)
             message = self._hub.switch()
             return message
         finally:
@@ -64,7 +64,8 @@ class GeventLink(HubLink):
         self._reader.start(self._on_readable)
 
     def _stop_reading(self) -> None:
-        self._reader.stop()
+        if self._reader is not None:  # else an interrupted start
+            self._reader.stop()
 
     def _start_writing(self) -> None:
         if self._writer is None:
@@ -72,7 +73,8 @@ class GeventLink(HubLink):
         self._writer.start(self._on_writable)
 
     def _stop_writing(self) -> None:
-        self._writer.stop()
+        if self._writer is not None:
+            self._writer.stop()
 
     def _arm(self, deadline: float | None) -> None:
         if deadline == self._armed:

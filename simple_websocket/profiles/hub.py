@@ -26,6 +26,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from ..errors import ConnectionClosed, SimpleWebsocketError
 from ..protocol import ENDED, ENDING, Message, Protocol
 from .link import READ_SIZE, TURN, Link, Payload
 from .originals import original
@@ -119,6 +120,11 @@ class HubLink(Link):
         self._inside = True
         try:
             step()
+        except (ConnectionClosed, ValueError):
+            raise
+        except BaseException:
+            self._poison()  # a signal handler raised: half a step is done
+            raise
         finally:
             if self._deferred:
                 self._do_deferred()
@@ -205,15 +211,27 @@ class HubLink(Link):
         protocol = self.protocol
         if self._taken >= TURN:
             self._give_way()
-        message = protocol.take()
-        if message is None:
-            message = self._wait_for_message(timeout)
-        else:
-            self._taken += 1
-        if protocol.dirty or not self._reading:
-            if not self.finished and not protocol.paused:
-                self._guarded(self._catch_up)
-        return message
+        waiting = self._receiver
+        try:
+            message = protocol.take()
+            if message is None:
+                message = self._wait_for_message(timeout)
+            else:
+                self._taken += 1
+            if protocol.dirty or not self._reading:
+                if not self.finished and not protocol.paused:
+                    self._guarded(self._catch_up)
+            return message
+        except SimpleWebsocketError:
+            raise
+        except BaseException:
+            if self._receiver is waiting:
+                # Not in the wait: a message may have been on its way out.
+                self._guarded(self._poison)
+                self._kick()
+            raise
+        finally:
+            self._receiver = waiting
 
     def _give_way(self) -> None:
         """Let the others run: a peer that sends faster than the application
@@ -252,10 +270,8 @@ class HubLink(Link):
             if current is None or (left is not None and left <= 0):
                 return None
             self._receiver = current
-            try:
-                message = self._pause(left)
-            finally:
-                self._receiver = None
+            message = self._pause(left)
+            self._receiver = None
             if message is not None:
                 return message
         message = protocol.take()
@@ -284,6 +300,12 @@ class HubLink(Link):
                 self._settle()
                 self._kick()
             mark = self._unsent_mark() if self._unsent else 0
+        except (ConnectionClosed, ValueError):
+            raise
+        except BaseException:
+            self._poison()
+            self._kick()
+            raise
         finally:
             if self._deferred:
                 self._do_deferred()
@@ -346,8 +368,8 @@ class HubLink(Link):
             left = None if deadline is None else deadline - self.now()
             if left is not None and left <= 0:
                 return
-            self._closers.append(entry)
             try:
+                self._closers.append(entry)
                 self._pause(left)
             finally:
                 if entry in self._closers:

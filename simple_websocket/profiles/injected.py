@@ -18,6 +18,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from ..errors import SimpleWebsocketError
 from ..protocol import ENDING, Message, Protocol
 from .link import TURN
 from .locked import LockedLink
@@ -81,7 +82,7 @@ class InjectedLink(LockedLink):
             raise
         finally:
             self._guarded(self._notify)
-            self._leave_wait()
+            self._leave_wait([True])
 
     def _turn(self) -> None:
         """Watch for one thing until it changes."""
@@ -143,18 +144,28 @@ class InjectedLink(LockedLink):
     def receive(self, timeout: float | None) -> Message | None:
         if self._taken >= TURN:
             self._give_way()
-        message = self._take()
-        if message is not None:
-            self._taken += 1
-            return message
-        with self._lock:
-            if self._receiving:
-                raise self._second_receiver()
-            self._receiving = True
+        mine = self._handing = False
         try:
-            return self._wait_for_message(timeout)
+            with self._lock:
+                message = self._take()
+                if message is not None:
+                    self._taken += 1
+                elif self._receiving:
+                    raise self._second_receiver()
+                else:
+                    mine = self._receiving = True
+            if mine:
+                message = self._wait_for_message(timeout)
+            return message
+        except SimpleWebsocketError:
+            raise
+        except BaseException:
+            if self._handing:  # a signal handler raised: a message was on its way out
+                self._guarded(self._poison)
+            raise
         finally:
-            self._receiving = False
+            if mine:
+                self._receiving = False
 
     def _give_way(self) -> None:
         """Let other greenlets run; threads do so by themselves."""
@@ -164,7 +175,9 @@ class InjectedLink(LockedLink):
 
     def _take(self) -> Message | None:
         with self._lock:
+            self._handing = True
             message = self.protocol.take()
+            self._handing = message is not None
             if message is not None and not self._want[0] and not self.protocol.paused:
                 self.protocol.dirty = True  # there is room again
                 self._guarded(self._catch_up)
@@ -248,3 +261,4 @@ class InjectedLink(LockedLink):
         self._waker.wake()
 
     _abandoned = False
+    _handing = False  #: a message is between the queue and the caller of receive()

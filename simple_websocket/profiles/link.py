@@ -267,11 +267,11 @@ class Link:
             self._arm(protocol.deadline)
 
     def _finish(self) -> None:
-        self.finished = True
         self.protocol.abort()
         self._unsent = b''
         self._release()
         self.wire.close()
+        self.finished = True  # last: an interrupted end is begun again
 
     def _on_readable(self, *_: Any) -> None:
         if self.finished:

@@ -64,28 +64,31 @@ class LockedLink(Link):
             self._inside = True
             try:
                 step()
+            except (ConnectionClosed, ValueError):
+                raise
+            except BaseException:
+                self._poison()  # a signal handler raised: half a step is done
+                raise
             finally:
                 if self._deferred:
                     self._do_deferred()
                 self._inside = False
             return True
 
-    def _enter_wait(self) -> bool:
-        """Before waiting on the descriptor; False when there is none any more."""
-        with self._lock:
-            if self.finished:
-                return False
-            self._waiting += 1
-            return True
+    def _leave_wait(self, entered: list[bool]) -> None:
+        """After waiting on the descriptor.
 
-    def _leave_wait(self) -> None:
+        :param entered: one value, whether this wait is counted in ``_waiting``;
+                        it becomes false, so that to leave twice does no harm.
+        """
         with self._lock:
-            self._waiting -= 1
+            if entered[0]:
+                entered[0] = False
+                self._waiting -= 1
             if self.finished and not self._waiting:
                 self._close_wire()
 
     def _finish(self) -> None:
-        self.finished = True
         self.protocol.abort()
         self._unsent = b''
         self._release()
@@ -93,6 +96,7 @@ class LockedLink(Link):
             self._interrupt()
         else:
             self._close_wire()
+        self.finished = True  # last: an interrupted end is begun again
 
     def _close_wire(self) -> None:
         """Give descriptors back; nobody waits on them any more."""
@@ -124,6 +128,11 @@ class LockedLink(Link):
                 if protocol.dirty:
                     self._settle()
                     self._notify()
+            except (ConnectionClosed, ValueError):
+                raise
+            except BaseException:
+                self._poison()
+                raise
             finally:
                 if self._deferred:
                     self._do_deferred()

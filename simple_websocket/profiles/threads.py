@@ -16,6 +16,7 @@ import select
 from collections.abc import Callable
 from typing import Any
 
+from ..errors import SimpleWebsocketError
 from ..protocol import ENDING, Message, Protocol
 from .link import READ_SIZE
 from .locked import LockedLink
@@ -96,10 +97,13 @@ class ThreadLink(LockedLink):
         self._visits += 1
         deadline = None if timeout is None else self.now() + timeout
         message = None
-        mine = False
+        mine = risky = False
+        arrived: list[bytes] = []
         try:
             while message is None:
                 with self._lock:
+                    risky = True
+                    del arrived[:]
                     if not mine and not self.protocol.messages:
                         if self._receiving:
                             raise self._second_receiver()
@@ -107,14 +111,23 @@ class ThreadLink(LockedLink):
                     if mine:
                         self._guarded(self._ask)
                     if self._ready():
-                        return self._take()
+                        message = self._take()
+                        break
+                    risky = False
                     self._waiting += 1
                     self._blocked = True
                 if deadline is None and not self.wire.polled:
-                    message = self._block()
+                    message = self._block(arrived)
                 elif not self._poll(deadline):
                     return None
             return message
+        except SimpleWebsocketError:
+            raise
+        except BaseException:
+            if risky or arrived:
+                # Not in the wait: a message may have been on its way out.
+                self._guarded(self._poison)
+            raise
         finally:
             if mine:
                 if self._blocked:
@@ -142,36 +155,40 @@ class ThreadLink(LockedLink):
         if protocol.out or protocol.dirty:
             self._after()
 
-    def _block(self) -> Message | None:
-        """Wait in the kernel's recv; the message, or None: look what there is."""
-        received: list[bytes] = []
+    def _block(self, arrived: list[bytes]) -> Message | None:
+        """Wait in the kernel's recv; the message, or None: look what there is.
+
+        :param arrived: gets what recv gave, in one step of C: a signal handler
+                        may raise (Ctrl-C) behind any other.
+        """
         message = None
+        begun = False
         try:
             try:
-                # A signal handler may raise (Ctrl-C) behind any call, so also
-                # between a recv and whoever gets its result.  Here the two are
-                # one call into C.
-                received.extend(map(self.wire.raw_recv, (self._read_size,)))
+                arrived.extend(map(self.wire.raw_recv, (self._read_size,)))
             except OSError:
-                received.append(b'')
+                arrived.append(b'')
             with self._lock:
-                message = self._came(received)
+                begun = True
+                message = self._came(arrived[0])
             return message
         except BaseException:
             if message is not None:
                 self.protocol.input_buffer().appendleft(message)
-            elif received:
-                self._guarded(lambda: self.protocol.feed(received[0]))
+            elif arrived:
+                self._guarded(
+                    self._poison if begun else lambda: self.protocol.feed(arrived[0])
+                )
+            del arrived[:]
             raise
 
-    def _came(self, received: list[bytes]) -> Message | None:
+    def _came(self, data: bytes) -> Message | None:
         self._blocked = False
         self._waiting -= 1
         if self.finished:
             if not self._waiting:
                 self._close_wire()
             return None
-        data = received.pop()
         self._inside = True
         try:
             message = None
@@ -183,9 +200,6 @@ class ThreadLink(LockedLink):
             if message is None:
                 self._look_further()
             return message
-        except BaseException:
-            self._poison()  # a signal handler raised in the middle
-            raise
         finally:
             if self._deferred:
                 self._do_deferred()
@@ -222,8 +236,11 @@ class ThreadLink(LockedLink):
             return self._ready() or not late
 
     def _unblock(self) -> None:
-        self._blocked = False
-        self._leave_wait()
+        with self._lock:
+            self._blocked = False
+            self._waiting -= 1
+            if self.finished and not self._waiting:
+                self._close_wire()
 
     def _on_readable(self) -> None:
         super()._on_readable()
@@ -255,12 +272,21 @@ class ThreadLink(LockedLink):
     # -- waiting ----------------------------------------------------------
 
     def _help_out(self, mark: int, timeout: float | None) -> None:
-        if self._enter_wait():
+        entered = [False]
+        try:
+            with self._lock:
+                if self.finished:
+                    return
+                self._waiting += 1
+                entered[0] = True
+            wait_for(self.wire.fd, True, timeout)
+        finally:
             try:
-                wait_for(self.wire.fd, True, timeout)
-            finally:
-                self._leave_wait()
-            self._guarded(self._on_writable)
+                self._leave_wait(entered)
+            except BaseException:  # a signal handler raised: do it again
+                self._leave_wait(entered)
+                raise
+        self._guarded(self._on_writable)
 
     def _wait_changed(self, condition: Callable[[], bool], timeout: float | None) -> None:
         with self._lock:
@@ -312,7 +338,7 @@ class ThreadLink(LockedLink):
             self._watchman.expect(deadline)
 
     def _release(self) -> None:
-        self._watchman.drop(self.wire.fd)
+        self._watchman.drop(self.wire.fd, self)
 
     def _close_wire(self) -> None:
         super()._close_wire()

@@ -159,10 +159,11 @@ class Watchman:
         """Have ``on_ready`` of the link with this descriptor called."""
         self._poller.set(fd, read, write, edge)
 
-    def drop(self, fd: int) -> None:
+    def drop(self, fd: int, link: ThreadLink) -> None:
         """Forget a link, before its descriptor is given back."""
-        self._poller.remove(fd)
-        self._links.pop(fd, None)
+        if self._links.get(fd) is link:
+            self._poller.remove(fd)
+            self._links.pop(fd, None)
 
     def expect(self, deadline: float) -> None:
         """Look at that time, should it come before the next regular look."""

@@ -206,6 +206,7 @@ class Wire:
         """Close this process's descriptor and say nothing on the connection."""
         # A host's file objects on the socket keep it open beyond its close(),
         # and gevent's os.close() would put it off.
-        fd = self._tcp_detach(self._tcp)
-        if fd != -1:
-            original('os', 'close')(fd)
+        # In one step of C: a signal handler in between would cost a descriptor.
+        close = original('os', 'close')
+        with suppress(OSError):  # -1: it is closed already
+            any(map(close, map(self._tcp_detach, (self._tcp,))))
