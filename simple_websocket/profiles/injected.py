@@ -66,7 +66,7 @@ class InjectedLink(LockedLink):
         except BaseException:
             # Nobody reads, nobody would close.
             self._guarded(self._poison)
-            self._leave_wait()
+            self._leave_wait([True])
             raise
 
     def _run(self) -> None:

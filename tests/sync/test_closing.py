@@ -395,14 +395,14 @@ def test_thread_and_join_tell_the_end(end, world):
 
 
 @pytest.mark.only('threads')
-def test_what_comes_while_a_released_receiver_is_on_its_way_back_is_read(world):
+def test_what_comes_while_a_released_receiver_is_on_its_way_back_is_read(world, monkeypatch):
     """Its recv has returned, and the watchman still leaves the socket to it."""
     ws, peer = accepted(world)
     link = ws._link
     seen, block = world.Event(), link.wire.raw_recv
 
-    def on_ready(on_ready=link.on_ready):
-        on_ready()
+    def on_ready(link, on_ready=type(link).on_ready):
+        on_ready(link)
         if link._blocked and select.select([link.wire.fd], [], [], 0)[0]:
             seen.set()
 
@@ -415,7 +415,8 @@ def test_what_comes_while_a_released_receiver_is_on_its_way_back_is_read(world):
             assert seen.wait(5)
         return data
 
-    link.on_ready, link.wire.raw_recv = on_ready, raw_recv
+    monkeypatch.setattr(type(link), 'on_ready', on_ready)
+    monkeypatch.setattr(link.wire, 'raw_recv', raw_recv)
     receiver = world.spawn(closed_with, ws, None)
     world.settles_to(lambda: link._blocked, True)
     world.spawn(ws.close, 4000).join(3)

@@ -16,11 +16,11 @@ import socket
 
 import pytest
 from support import modes
-from support.peer import TEXT, Peer, accepted, connected, environ_for, switching, tcp_pair
-from support.points import Progress, raise_at_bytecode, throw_at_switch
+from support.peer import TEXT, accepted, connected
+from support.points import throw_at_switch
 from support.strict import Strict
 
-from simple_websocket import Client, ConnectionClosed, Server
+from simple_websocket import ConnectionClosed
 
 MODE = modes.current()
 LARGE = b'x' * 1_000_000
