@@ -401,8 +401,10 @@ def test_what_comes_while_a_released_receiver_is_on_its_way_back_is_read(world, 
     link = ws._link
     seen, block = world.Event(), link.wire.raw_recv
 
-    def on_ready(link, on_ready=type(link).on_ready):
-        on_ready(link)
+    before = type(link).on_ready
+
+    def on_ready(link):
+        before(link)
         if link._blocked and select.select([link.wire.fd], [], [], 0)[0]:
             seen.set()
 
