@@ -117,11 +117,67 @@ def test_the_first_accept_may_be_in_a_green_thread_of_eventlet():
     )
 
 
-def test_a_forked_child_leaves_the_connection_alone():  # D5
+@pytest.mark.parametrize('library', ['gevent', 'eventlet'])
+@pytest.mark.parametrize('waiting', [False, True])
+def test_nor_does_one_in_a_hub(library, waiting):  # A7, D5
+    out = run(
+        f'''
+        import warnings; warnings.simplefilter('ignore')
+        import time, {library}
+        from simple_websocket import Client
+        url = start(lambda peer: time.sleep(60))
+        ws = Client.connect(url, ping_interval=5, profile={library!r})
+        if {waiting}:
+            {library}.spawn(ws.receive)
+            {library}.sleep(0.01)
+        print(type(ws._link).__name__)
+        '''
+    )
+    assert out.lower() == f'{library}link\n'
+
+
+def test_an_exit_in_the_middle_of_everything():  # D5
+    """Receivers, a sender that waits, a closing, an injected reader."""
     out = run(
         '''
+        import time
+        import warnings; warnings.simplefilter('ignore')
+        from simple_websocket import Client, ConnectionClosed
+        def job(method, *args):
+            try:
+                method(*args)
+            except ConnectionClosed:
+                pass
+        def background(method, *args):
+            threading.Thread(target=job, args=(method, *args), daemon=True).start()
+        class Daemon(threading.Thread):
+            def __init__(self, target):
+                super().__init__(target=target, daemon=True)
+        silence = threading.Event()
+        held = [
+            Client.connect(start(lambda peer: silence.wait()), ping_interval=1, **how)
+            for how in [{}, {}, {}, {'thread_class': Daemon}]
+        ]
+        background(held[0].receive)
+        background(held[1].send, bytes(16_000_000))
+        background(held[2].close)
+        background(held[3].receive)
+        time.sleep(0.1)
+        print('leaving')
+        sys.exit(0)
+        '''
+    )
+    assert out == 'leaving\n'
+
+
+@pytest.mark.parametrize('profile', ['threads', 'gevent', 'eventlet'])
+def test_a_forked_child_leaves_the_connection_alone(profile):  # D5
+    library = profile.replace('threads', 'threading')
+    out = run(
+        f'''
         import os, warnings
         warnings.simplefilter('ignore')
+        import {library}
         from simple_websocket import Client, ConnectionClosed
         done = threading.Event()
         def then(peer):
@@ -129,7 +185,7 @@ def test_a_forked_child_leaves_the_connection_alone():  # D5
             peer.expect_close(1000)
             peer.send(peer.close_frame(1000))
             done.set()
-        ws = Client.connect(start(then))
+        ws = Client.connect(start(then), profile={profile!r})
         child = os.fork()
         if child == 0:
             try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import ssl
 import struct
 from concurrent.futures import ThreadPoolExecutor
@@ -219,6 +220,33 @@ def test_connections_leave_nothing_behind(server, quiet):
     except AssertionError:
         now = descriptors_and_threads(pid)
         raise AssertionError(f'descriptors and threads: {before} before, {now} now') from None
+
+
+def test_a_client_that_hangs_up_at_any_byte_of_its_request(server):  # C6
+    pid = server.pid()
+    request = server.request('/echo')
+    # A TLS handshake each takes its time.
+    places = range(0, len(request), 16 if server.host.tls else 1)
+
+    def hang_up(at, linger):
+        sock = server.connect()
+        if linger:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))
+        sock.sendall(request[:at])
+        sock.close()
+
+    for at in places[:5]:
+        hang_up(at, at % 2)
+    server.pid()
+    before = descriptors_and_threads(pid)
+    for at in places:
+        for linger in (False, True):
+            hang_up(at, linger)
+    # It serves as ever, and holds nothing of them.
+    converse(server, 'flask', 'peer', 1000)
+    server.disconnect()
+    wait_until(lambda: descriptors_and_threads(pid)[0] <= before[0], 'descriptors as before', 20)
+    assert server.pid() == pid
 
 
 def test_termination_does_not_wait_for_open_connections(server):
