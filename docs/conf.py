@@ -20,6 +20,7 @@ nitpicky = False
 html_theme = 'furo'
 html_title = f'simple-websocket {release}'
 html_static_path = ['_static']
+html_css_files = ['faults.css']
 html_show_sphinx = False
 
 # Signatures keep the defaults as they are written, without annotations: the
