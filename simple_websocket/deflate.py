@@ -191,8 +191,8 @@ def parse_extensions(header_values: Sequence[str]) -> list[Extension]:
     """Parse the ``Sec-WebSocket-Extensions`` fields of one request or response.
 
     Several fields count as one list (RFC 6455 section 9.1).  Empty elements
-    of a list are skipped (RFC 9110 section 5.6.1.2), but a list of nothing
-    else is none.
+    of a list are skipped (RFC 9110 section 5.6.1.2); some clients that offer
+    nothing send a list of nothing else.
 
     :param header_values: the field values, in order.
     :raises ExtensionSyntaxError: a value doesn't follow the grammar.
@@ -209,8 +209,6 @@ def parse_extensions(header_values: Sequence[str]) -> list[Extension]:
             if at < len(text) and text[at] != ',':
                 raise ExtensionSyntaxError(f'unexpected text at {at} in {text!r}')
             at += 1
-    if header_values and not found:
-        raise ExtensionSyntaxError('an empty list of extensions')
     return found
 
 
@@ -364,6 +362,8 @@ def accept_offer(
     """
     answers = parse_extensions(header_values)
     if not answers:
+        if header_values:
+            raise ExtensionSyntaxError('the server answered an empty list of extensions')
         return None
     for name, _ in answers:
         if options is None or name != NAME:

@@ -337,9 +337,7 @@ def _checked_key(fields: Fields) -> str:
 
 def _offered_subprotocols(fields: Fields) -> list[str]:
     offered = header_tokens(fields, 'sec-websocket-protocol')
-    given = bool(header_values(fields, 'sec-websocket-protocol'))
-    # 11.3.4: "1#token", one at least
-    if given and not offered or any(_token.fullmatch(name) is None for name in offered):
+    if any(_token.fullmatch(name) is None for name in offered):
         raise Rejected(
             400, 'The header Sec-WebSocket-Protocol is not a list of tokens.'
         )

@@ -86,6 +86,8 @@ NOT_BITS = ('7', '16', '0', '08', '010', '1', '150', '-9', '+9', '9.0', '0x9', '
 
 OFFERS = [
     Offer('5', 'no offer, no extension', WIDE, [], None),
+    Offer('5', 'an empty list, which some clients send, is no offer', WIDE, [''], None),
+    Offer('5', 'an empty list, which some clients send, is no offer', WIDE, [', ,'], None),
     Offer('5', 'a server may decline', None, [PMD], None),
     Offer('5.1', 'what is not known is declined', WIDE, ['permessage-bzip2'], None),
     Offer('5.1', 'what is not known is declined', WIDE, ['x-webkit-deflate-frame; a=1'], None),
@@ -187,7 +189,7 @@ OFFERS = [
         Agreed(10, 11, False, False),
     ),
     *malformed(
-        *('', ',', ';', f'{PMD};', f'{PMD};;', f'{PMD} x', f'{PMD}; ={PMD}', f'"{PMD}"'),
+        *(';', f'{PMD};', f'{PMD};;', f'{PMD} x', f'{PMD}; ={PMD}', f'"{PMD}"'),
         *(f'{PMD}; {SERVER_BITS}=', f'{PMD}; {SERVER_BITS}==9', f'{PMD}; {SERVER_BITS}=9 9'),
         *(f'{PMD}; {SERVER_BITS}="9', f'{PMD}; {SERVER_BITS}=""', f'{PMD}; {SERVER_BITS}="9 "'),
         *(f'{PMD}; {SERVER_BITS}="9"9', f'{PMD}, @', f'{PMD}; \xe9', f'{PMD}\x7f'),

@@ -326,10 +326,15 @@ REQUESTS = [
     ),
     *requests(
         '4.1 (10)',
-        'subprotocols are tokens, one at least',
-        PROTOCOLS,
+        'an empty list of subprotocols, which some clients send, is none',
+        OPEN,
         {P: ''},
         {P: ', ,'},
+    ),
+    *requests(
+        '4.1 (10)',
+        'subprotocols are tokens',
+        PROTOCOLS,
         {P: 'chat chat2'},
         {P: 'chat;x'},
         {P: 'chat/1'},
