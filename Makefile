@@ -34,7 +34,12 @@ demo: .venv/demo/.done
 	@test -f examples/chat/app.py || { echo "there is no examples/chat/app.py to run" >&2; exit 1; }
 	@exec .venv/demo/bin/python examples/chat/app.py $(ARGS)
 
-test: .venv/bare/.done .venv/full/.done .venv/eventlet-gunicorn/.done
+# The peer from npm, where there is node.
+.PHONY: node-peer
+node-peer:
+	@$(PYTHON) tests/support/node.py
+
+test: .venv/bare/.done .venv/full/.done .venv/eventlet-gunicorn/.done node-peer
 	@.venv/full/bin/python tests/matrix.py $(ARGS)
 
 ROUNDS ?= 1000

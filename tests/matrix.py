@@ -9,6 +9,7 @@ left in .build/test/.
 
 Where the compiled codec could not be built, the modes that force it are left
 out of a run of all modes, which says so; with SWS_REQUIRE_COMPILED=1 they fail.
+So is the mode that needs node, where there is none; SWS_REQUIRE_NODE=1.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from support import node
 from support.modes import BY_NAME, CODEC_VARIABLE, MODES, VARIABLE, Mode
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -167,6 +169,17 @@ def lacks_codec(mode: Mode, options: argparse.Namespace) -> bool:
     return asked.returncode != 0
 
 
+def why_not(mode: Mode, options: argparse.Namespace) -> str | None:
+    """Why a mode can't run on this machine; None where it can, or must."""
+    if mode.codec == 'compiled' and not os.environ.get('SWS_REQUIRE_COMPILED'):
+        if lacks_codec(mode, options):
+            return 'the compiled codec could not be built (no C compiler?)'
+    if mode.name == 'interop' and not os.environ.get(node.REQUIRE):
+        if programs := node.missing():
+            return f'no {" and no ".join(programs)} on this machine'
+    return None
+
+
 def command(mode: Mode, options: argparse.Namespace) -> list[str]:
     python = interpreter(mode, options)
     report = REPORTS / f'{mode.name}.xml'
@@ -248,11 +261,10 @@ def main() -> int:
     REPORTS.mkdir(parents=True, exist_ok=True)
     # A terminated run ends its servers too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    left_out = []
-    if not (options.mode or os.environ.get('SWS_REQUIRE_COMPILED')):
-        left_out = [
-            mode for mode in MODES if mode.codec == 'compiled' and lacks_codec(mode, options)
-        ]
+    left_out = {}
+    if not options.mode:
+        reasons = {mode: why_not(mode, options) for mode in MODES}
+        left_out = {mode: reason for mode, reason in reasons.items() if reason}
     chosen_modes = options.mode or [mode for mode in MODES if mode not in left_out]
     if options.bound:
         chosen_modes = [replace(mode, bound=options.bound) for mode in chosen_modes]
@@ -269,8 +281,8 @@ def main() -> int:
     for run in runs:
         for note in run.notes:
             print(f'{run.mode.name}: {note}')
-    for mode in left_out:
-        print(f'{mode.name}: LEFT OUT: the compiled codec could not be built (no C compiler?)')
+    for mode, reason in left_out.items():
+        print(f'{mode.name}: LEFT OUT: {reason}')
     print(f'{len(runs)} modes in {time.monotonic() - started:.0f} s\n')
     total = {name: sum(run.counts[name] for run in runs) for name in COLUMNS}
     line = f'{total["passed"]} passed, {total["failed"] + total["errors"]} failed'

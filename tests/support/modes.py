@@ -49,6 +49,8 @@ MODES = (
     Mode('live', 'tests/live', bound=300),
     Mode('live-eventlet-gunicorn', 'tests/live_eventlet_gunicorn', 'eventlet-gunicorn'),
     Mode('isolated', 'tests/isolated'),
+    # Against other implementations; one of them needs node.
+    Mode('interop', 'tests/interop', foreign=('gevent', 'eventlet')),
     Mode(
         'threads',
         'tests/sync',
