@@ -54,7 +54,7 @@ _reg_name = re.compile(r'[A-Za-z0-9._~-]+')
 # RFC 9110 section 7.2.  A comma would be in the grammar too, but in no name;
 # it is what a WSGI server makes of two Host headers.
 _host = re.compile(
-    r"(?:\[[0-9A-Fa-f:.]+\]|(?:[A-Za-z0-9._~!$&'()*+;=-]|%[0-9A-Fa-f]{2})+)(?::[0-9]*)?"
+    r"(?:\[[0-9A-Za-z:._~%-]+\]|(?:[A-Za-z0-9._~!$&'()*+;=-]|%[0-9A-Fa-f]{2})+)(?::[0-9]*)?"
 )
 
 

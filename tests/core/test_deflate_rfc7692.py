@@ -190,7 +190,7 @@ def test_a_peer_may_compress_with_8_bits(client):
 
 
 def test_a_peer_that_promised_8_bits_and_uses_9_is_read(client):
-    # zlib does, since 1.2.9, for who asks it for 8 and takes what it gives.
+    # What Node does: zlib's smallest window is the next one.
     engine = PerMessageDeflate(decompress_bits=8)
     packer = Packer(9, True)
     message = words(3000)

@@ -166,6 +166,7 @@ REQUESTS = [
         {'Host': 'server.example.com:8080'},
         {'Host': '127.0.0.1'},
         {'Host': '[::1]:80'},
+        {'Host': '[fe80::1%25eth0]:80'},
         {'Host': 'my_host.local.'},
         {'Host': 'a%20b'},
         {'hOST': 'server.example.com'},
