@@ -90,6 +90,9 @@ class AioBase(Connection, Conversation):
         payload = close_payload(code, message)
         await self._open_link.close(payload, int(code), message or None, wait)
 
+    async def _ended(self) -> None:
+        await self._open_link.join(None)
+
     async def _start(self) -> None:
         raise NotImplementedError
 

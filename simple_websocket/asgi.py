@@ -71,8 +71,14 @@ class Conversation:
         """Close: with 1000, after an exception with 1011, when cancelled 1001."""
         # Who is cancelled, or interrupted, must not wait for a peer's answer.
         wait = kind is None or issubclass(kind, Exception)
-        with suppress(ConnectionClosed):
+        try:
             await self._close(exit_code(kind), None, wait)
+        except ConnectionClosed:
+            if wait:
+                await self._ended()
+
+    async def _ended(self) -> None:
+        """Wait for what ``close`` would have waited for, had the peer not been first."""
 
     def __aiter__(self: _Self) -> _Self:
         return self

@@ -252,3 +252,33 @@ async def test_two_hundred_connections_leave_nothing():
     for i in range(200):
         await cycle(i)
     await until(lambda: fds() <= before and len(asyncio.all_tasks()) <= tasks)
+
+
+async def test_a_with_block_that_the_peer_has_closed_ends_with_tcp(role):
+    """Else a loop that ends right behind the block leaves a transport open."""
+    opener = accepted if role == 'server' else connected
+    ws, peer = await opener()
+
+    async def application():
+        async with ws:
+            assert [message async for message in ws] == []
+        assert ws._link.wire.lost
+
+    running = asyncio.ensure_future(application())
+    await peer.send(peer.close_frame(4001))
+    await peer.expect_close(4001)
+    if role == 'client':
+        await until(lambda: not ws.connected)
+        assert not running.done()
+    await peer.close()
+    await running
+    assert ws.close_reason == 4001
+
+
+async def test_a_with_block_waits_no_longer_than_close_timeout_for_tcp():
+    ws, peer = await connected(close_timeout=0.05)
+    async with ws:
+        await peer.send(peer.close_frame(4001))
+        assert [message async for message in ws] == []
+    assert ws._link.wire.lost
+    await peer.close()

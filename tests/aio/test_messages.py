@@ -315,7 +315,7 @@ async def test_any_byte_is_a_sign_of_life(role):  # A14
 
 
 async def test_a_connection_is_its_own_iterator_and_context(role):
-    async with end(role) as (ws, peer):
+    async with end(role, close_timeout=0.1) as (ws, peer):
         await peer.send((TEXT, b'a'), (TEXT, b'b'), peer.close_frame(1000))
         async with ws as same:
             assert same is ws
