@@ -42,6 +42,8 @@ MAX_RESPONSE_HEAD = 65536
 MAX_INFORMATIONAL = 16
 
 _visible = re.compile(r'[\x21-\x7e]+')
+# Before HTTP/1.1 there was no Upgrade, and no 101 (RFC 9110 section 7.8).
+_http_version = re.compile(rb'1\.[1-9]')
 
 
 # The URL
@@ -242,8 +244,8 @@ class ClientHandshake:
                 return None
             if isinstance(event, h11.InformationalResponse):
                 if event.status_code == 101:
-                    if event.http_version < b'1.1' or event.http_version >= b'2':
-                        raise HandshakeError('the response is of another HTTP version')
+                    if _http_version.fullmatch(event.http_version) is None:
+                        raise HandshakeError('the response is not HTTP/1.1')
                     leftover = self._http.trailing_data[0]
                     if self._received - len(leftover) > MAX_RESPONSE_HEAD:
                         raise HandshakeError('the response is too long')

@@ -845,6 +845,13 @@ class TestClientResponse:
         peer = client()
         assert peer.receive(reply(peer) + frames).leftover == frames
 
+    @pytest.mark.parametrize('version', ['0.1', '0.9', '1.0', '2.0'])
+    def test_a_101_of_another_http_version_is_an_error(self, version):
+        peer = client()
+        data = reply(peer).replace(b'HTTP/1.1', f'HTTP/{version}'.encode())
+        with pytest.raises(ConnectionError, match='HTTP/1.1'):
+            peer.receive(data)
+
     def test_every_split_gives_the_same(self):
         peer = client(subprotocols='a')
         data = reply(peer, ('Sec-WebSocket-Protocol', 'a')) + b'\x81\x02hi'
