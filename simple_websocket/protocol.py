@@ -375,7 +375,9 @@ class Protocol:
         self._handle_chunks()
         if not self._chunks:
             self.dirty = True
-            if self.eof_seen:
+            if self.state == DONE:
+                self._stop_listening()  # what is half there will never be whole
+            elif self.eof_seen:
                 self._reach_eof()
 
     def _on_data(self, chunk: Chunk) -> None:

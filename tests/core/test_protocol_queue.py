@@ -281,6 +281,13 @@ def test_a_violation_that_waited_when_tcp_was_lost_ends_the_messages(client, bad
     assert end.hear() == []
 
 
+def test_half_a_message_that_waited_when_tcp_was_lost_is_not_kept(client):
+    end = stopped(client, *texts(4), Frame(TEXT, bytes(1000), fin=False))
+    end.protocol.abort()
+    assert end.drain() == ['1', '2', '3', '4']
+    assert not end.protocol._parts
+
+
 # Taken by other ways (CONTRACT: input_buffer)
 
 
