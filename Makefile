@@ -5,13 +5,14 @@ PYTHON ?= python3
 PIP = -m pip --disable-pip-version-check -qq
 PACKAGE = setup.cfg setup.py pyproject.toml simple_websocket/_codec.pyx
 
-.PHONY: help demo test races sanitize style bench conformance docs clean
+.PHONY: help demo test races sanitize fuzz style bench conformance docs clean
 
 help:
 	@echo "make demo         start the chat on a loopback port (ARGS=... for its options)"
 	@echo "make test         run the tests in every mode (ARGS='--mode gevent -- -k close')"
 	@echo "make races        many rounds of racing calls in every mode (ROUNDS=1000 SEED=...)"
 	@echo "make sanitize     test and fuzz the compiled codec under ASan and UBSan"
+	@echo "make fuzz         fuzz with libFuzzer for ten minutes (ARGS='--minutes 60')"
 	@echo "make style        ruff, and mypy --strict on the package"
 	@echo "make bench        run the benchmarks in bench/"
 	@echo "make conformance  run the conformance suite in conformance/"
@@ -28,7 +29,7 @@ help:
 	@.venv/$*/bin/python $(PIP) install --editable . -r $<
 	@touch $@
 
-.venv/full/.done .venv/eventlet-gunicorn/.done .venv/sanitize/.done: requirements/bare.txt
+.venv/full/.done .venv/eventlet-gunicorn/.done .venv/sanitize/.done .venv/fuzz/.done: requirements/bare.txt
 
 demo: .venv/demo/.done
 	@test -f examples/chat/app.py || { echo "there is no examples/chat/app.py to run" >&2; exit 1; }
@@ -51,6 +52,10 @@ races: .venv/bare/.done .venv/full/.done
 
 sanitize: .venv/sanitize/.done
 	@.venv/sanitize/bin/python tests/sanitize.py $(ARGS)
+
+# atheris, which libFuzzer comes with, has wheels for some Pythons only.
+fuzz: .venv/fuzz/.done
+	@.venv/fuzz/bin/python -m fuzz $(ARGS)
 
 style: .venv/style/.done
 	@echo "== ruff"
