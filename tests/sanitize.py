@@ -2,6 +2,10 @@
 
     python tests/sanitize.py [--seconds 20] [--seed 1]
 
+It runs the codec's tests, everything that `make fuzz` starts from or has found
+(the committed inputs, and those that lie in .build/fuzz/corpus/), and then a
+fuzzer of its own.
+
 The build lies in .build/sanitize/ and is of no use to anything else. Python's
 own allocator is off, so that every object of a payload or a frame is seen by
 ASan, and the fuzzer feeds from arrays, whose memory ends with their last item:
@@ -92,12 +96,26 @@ def tight(data: bytes) -> array[int]:
     return array('B', data) * 1
 
 
+def replay() -> None:
+    """Run what libFuzzer has found to be of interest on this machine."""
+    sys.path.append(str(ROOT))
+    from fuzz.targets import load
+
+    for target in ('codec', 'protocol'):
+        inputs = sorted((ROOT / '.build' / 'fuzz' / 'corpus' / target).glob('*'))
+        check = load(target)
+        for path in inputs:
+            check(path.read_bytes())
+        print(f'replay: {len(inputs)} inputs of earlier fuzzing, {target}: nothing found')
+
+
 def fuzz(seconds: float, seed: int) -> None:
     """Feed what must be refused or read, and compare it with wsproto's word."""
     from simple_websocket import _codec, codec
 
     if b'__asan_report' not in Path(_codec.__file__).read_bytes():
         sys.exit(f'{_codec.__file__} is not built with ASan')
+    replay()
     dice = random.Random(seed)
     end = time.monotonic() + seconds
     inputs = feeds = 0
@@ -137,10 +155,11 @@ def main() -> None:
     print('== building with -fsanitize=address,undefined', flush=True)
     build()
     environ = environment()
-    print('== the codec tests', flush=True)
+    print('== the codec tests and the inputs of the fuzz targets', flush=True)
     # pytest by its script: the working directory must not come first in sys.path.
     tests = [str(Path(sys.executable).parent / 'pytest'), '-q', '-p', 'timeout']
-    tests += ['-p', 'hypothesispytest', '--timeout=300', 'tests/core/test_codec.py']
+    tests += ['-p', 'hypothesispytest', '--timeout=300']
+    tests += ['tests/core/test_codec.py', 'tests/core/test_fuzz.py']
     subprocess.run([sys.executable, *tests], cwd=ROOT, env=environ, check=True)
     print('== the fuzzer', flush=True)
     again = [sys.executable, __file__, '--fuzz', f'--seed={options.seed}']
