@@ -1,0 +1,1 @@
+"""Autobahn, the conformance suite, over every backend, codec and role: `make conformance`."""
