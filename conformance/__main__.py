@@ -6,15 +6,17 @@
 
 Every case must be OK, or INFORMATIONAL where the suite has no verdict, in its
 ``behavior`` and in its ``behaviorClose``, and every case must have run. The
-reports are left in .build/conformance/.
+reports are left in .build/conformance/full/, and of some cases only in some/.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import signal
 import sys
+from collections.abc import Iterable
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 
 from . import autobahn, environment, report
@@ -37,9 +39,11 @@ def _parse() -> argparse.Namespace:
     for name, values in (('backend', BACKENDS), ('codec', CODECS), ('role', ROLES)):
         parser.add_argument(f'--{name}', action='append', choices=values, help='default: all')
     parser.add_argument('--jobs', type=int, help='runs at a time; default: the cores')
-    parser.add_argument(
-        '--resume', action='store_true', help='take finished runs of the same code as they are'
-    )
+    for name, words in (
+        ('resume', 'take what has run already, of the same code, as it is'),
+        ('kept', 'the same, and run nothing'),
+    ):
+        parser.add_argument(f'--{name}', action='store_true', help=words)
     parser.add_argument('--write', action='store_true', help='write docs/conformance.rst')
     parser.add_argument('--find', action='store_true', help='only say where Python 2.7 is')
     parser.add_argument('--prepare', action='store_true', help='only build the environment')
@@ -62,64 +66,65 @@ def main() -> int:
         python = environment.prepare()
         if options.prepare:
             return 0
-        cases = autobahn.all_cases(python)
-        if options.short:
-            cases = autobahn.select_cases(cases, [str(section) for section in SHORT])
-        elif options.sections:
-            cases = autobahn.select_cases(cases, options.sections)
+        cases, where = autobahn.all_cases(python), 'full'
+        if sections := options.sections or (SHORT if options.short else ()):
+            cases, where = autobahn.select_cases(cases, sections), 'some'
     except (Unavailable, Failure) as error:
         print(f'conformance: {error}', file=sys.stderr)
         return 1
-    jobs = [
-        Job(run, cases, python)
+    runs = [
+        run
         for run in RUNS
-        if all(
-            not chosen or getattr(run, name) in chosen
-            for name, chosen in (
-                ('backend', options.backend), ('codec', options.codec), ('role', options.role)
-            )
-        )
+        if (not options.backend or run.backend in options.backend)
+        and (not options.codec or run.codec in options.codec)
+        and (not options.role or run.role in options.role)
     ]
-    # In the short sections nearly all of the time is spent waiting.
-    at_once = options.jobs or (8 if options.short else os.cpu_count() or 1)
-    results = run_all(jobs, at_once, options.resume)
-    print()
-    print(report.table(results))
+    jobs = [
+        Job(run, some, python, environment.BUILD / where / run.name / part)
+        for part, some in autobahn.parts(cases).items()
+        for run in runs
+    ]
+    todo = [job for job in jobs if not ((options.resume or options.kept) and job.recall())]
+    if not options.kept:
+        # In the short sections nearly all of the time is spent waiting.
+        run_all(todo, options.jobs or (8 if options.short else os.cpu_count() or 1))
+    results = [
+        functools.reduce(Result.__add__, (job.result for job in jobs if job.run == run))
+        for run in runs
+    ]
+    print(f'\n{report.table(results)}\n')
+    failed = [job for job in todo if job.result.cases and not job.result.strict]
     strict = all(result.strict for result in results)
-    if options.write and strict:
-        print(f'\nwrote {report.write_page(results, python)}')
+    if options.write and (strict or (options.kept and not failed)):
+        print(f'wrote {report.write_page(results, python)}')
     elif options.write:
-        print('\nnothing written: not every run is strict')
-    print(f'\n{sum(r.strict for r in results)} of {len(results)} runs are strict')
+        print('nothing written: not everything is strict')
+    print(f'{sum(result.strict for result in results)} of {len(results)} runs are strict')
     return 0 if strict else 1
 
 
-def run_all(jobs: list[Job], at_once: int, resume: bool) -> list[Result]:
-    """Run them, so many at once, saying what goes on.
-
-    :returns: the results, in the order of the jobs.
-    """
+def run_all(jobs: list[Job], at_once: int) -> None:
+    """Run them, so many at once, saying what goes on."""
     with ThreadPoolExecutor(at_once) as pool:
-        futures = {pool.submit(job.resume if resume else job): job for job in jobs}
+        futures = {pool.submit(job): job for job in jobs}
         waiting = set(futures)
         try:
             while waiting:
                 done, waiting = wait(waiting, PULSE, FIRST_COMPLETED)
                 for future in done:
-                    print(report.line(future.result()), flush=True)
+                    future.result()
+                    print(report.line(futures[future]), flush=True)
                 if not done:
-                    running = [futures[f] for f in waiting if f.running()]
-                    print(
-                        '...',
-                        ', '.join(f'{j.run.name} {j.done}/{len(j.result.expected)}' for j in running),
-                        flush=True,
-                    )
+                    print('...', _progress(futures[f] for f in waiting if f.running()), flush=True)
         except BaseException:
             for future, job in futures.items():
                 future.cancel()
                 job.abort()
             raise
-    return [future.result() for future in futures]
+
+
+def _progress(jobs: Iterable[Job]) -> str:
+    return ', '.join(f'{job.name} {job.done}/{len(job.result.expected)}' for job in jobs)
 
 
 if __name__ == '__main__':

@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .agents import BACKENDS, HOST, HOSTS
-from .environment import BUILD, ROOT
+from .environment import ROOT
 
 CODECS = ('compiled', 'wsproto')
 ROLES = ('server', 'client')
@@ -32,15 +32,15 @@ ROLES = ('server', 'client')
 #: The cases of autobahntestsuite 0.8.2 by section; there is no 8 and no 11.
 SECTIONS = {1: 16, 2: 11, 3: 7, 4: 10, 5: 20, 6: 145, 7: 37, 9: 54, 10: 1, 12: 90, 13: 126}
 #: All but the limits (9) and compression (12, 13): a matter of seconds.
-SHORT = (1, 2, 3, 4, 5, 6, 7, 10)
+SHORT = ('1', '2', '3', '4', '5', '6', '7', '10')
 
 #: The cases on which the suite gives no verdict: see the page in the docs.
 INFORMATIONAL = ('7.1.6', '7.13.1', '7.13.2')
 
-_LIST = '''
+_LIST = """
 from autobahntestsuite.case import Cases
 print(' '.join('.'.join(c.__name__[4:].split('_')) for c in Cases))
-'''
+"""
 
 
 class Failure(Exception):
@@ -58,11 +58,6 @@ class Run:
     @property
     def name(self) -> str:
         return f'{self.role}-{self.backend}-{self.codec}'
-
-    @property
-    def directory(self) -> Path:
-        """Where its reports are."""
-        return BUILD / self.name
 
 
 RUNS = tuple(Run(r, b, c) for b in BACKENDS for c in CODECS for r in ROLES)
@@ -107,8 +102,15 @@ class Result:
     def strict(self) -> bool:
         return not self.faults
 
-    def as_json(self) -> dict[str, object]:
-        return {'cases': self.cases, 'seconds': self.seconds, 'complaint': self.complaint}
+    def __add__(self, other: Result) -> Result:
+        """Both parts of a run."""
+        return Result(
+            self.run,
+            self.expected + other.expected,
+            self.cases | other.cases,
+            self.seconds + other.seconds,
+            self.complaint or other.complaint,
+        )
 
 
 def all_cases(python: Path) -> tuple[str, ...]:
@@ -136,9 +138,17 @@ def select_cases(cases: Iterable[str], prefixes: Sequence[str]) -> tuple[str, ..
     for prefix in prefixes:
         if not any(f'{case}.'.startswith(f'{prefix}.') for case in cases):
             raise Failure(f'the suite has no section or case {prefix}')
-    return tuple(
-        case for case in cases if any(f'{case}.'.startswith(f'{p}.') for p in prefixes)
-    )
+    return tuple(case for case in cases if any(f'{case}.'.startswith(f'{p}.') for p in prefixes))
+
+
+def parts(cases: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """The cases in parts of some seconds to minutes, by name: each subsection of
+    compression, and the rest."""
+    parts: dict[str, tuple[str, ...]] = {}
+    for case in cases:
+        name = '1-10' if section(case) <= 10 else case.rpartition('.')[0]
+        parts[name] = (*parts.get(name, ()), case)
+    return parts
 
 
 def fingerprint(cases: Iterable[str]) -> str:
@@ -154,19 +164,22 @@ def fingerprint(cases: Iterable[str]) -> str:
 
 
 def patience(cases: Sequence[str]) -> float:
-    """Seconds that a run may take: many times what it does."""
+    """Seconds that they may take: many times what they do."""
     slow = sum(section(case) in (9, 12, 13) for case in cases)
-    return 120 + 0.5 * len(cases) + 60 * slow
+    return 120 + 0.5 * len(cases) + 100 * slow
 
 
 class Job:
-    """A run with its processes.
+    """A run, or a part of it, with its processes.
 
+    :param cases: those to run, by their numbers.
     :param python: the interpreter of Autobahn's environment.
+    :param directory: gets the suite's report, and the logs.
     """
 
-    def __init__(self, run: Run, cases: tuple[str, ...], python: Path) -> None:
+    def __init__(self, run: Run, cases: tuple[str, ...], python: Path, directory: Path) -> None:
         self.run = run
+        self.directory = directory
         self.result = Result(run, cases)
         self._python = python
         self._deadline = 0.0
@@ -175,30 +188,40 @@ class Job:
         self._aborted = False
 
     @property
+    def name(self) -> str:
+        return f'{self.run.name} {self.directory.name}'
+
+    @property
     def done(self) -> int:
         """How many cases have begun."""
         try:
-            log = (self.run.directory / 'wstest.log').read_bytes()
+            log = (self.directory / 'wstest.log').read_bytes()
         except FileNotFoundError:
             return 0
         return log.count(b'Running test case')
 
-    def resume(self) -> Result:
-        """Take the strict result of an earlier run of the same code, if there is
-        one; else run it."""
+    def recall(self) -> bool:
+        """Take the strict result of an earlier time, of the same code.
+
+        :returns: whether there is one.
+        """
         try:
             kept = json.loads(self._kept.read_text())
         except (FileNotFoundError, ValueError):
-            return self()
-        if kept.pop('of') != self._fingerprint:
-            return self()
-        kept['cases'] = {case: tuple(verdicts) for case, verdicts in kept['cases'].items()}
-        self.result = Result(self.run, self.result.expected, **kept)
-        return self.result
+            return False
+        if kept['of'] != self._fingerprint:
+            return False
+        self.result.seconds = kept['seconds']
+        self.result.cases = {case: tuple(said) for case, said in kept['cases'].items()}
+        return self.result.strict
+
+    def _keep(self) -> None:
+        result = {'seconds': self.result.seconds, 'cases': self.result.cases}
+        self._kept.write_text(json.dumps({'of': self._fingerprint, **result}))
 
     @property
     def _kept(self) -> Path:
-        return self.run.directory / 'result.json'
+        return self.directory / 'result.json'
 
     def abort(self) -> None:
         """End it now, from another thread."""
@@ -210,8 +233,8 @@ class Job:
         """Run it; everything that was started has ended when it returns."""
         if self._aborted:
             raise Failure('aborted')
-        shutil.rmtree(self.run.directory, ignore_errors=True)
-        self.run.directory.mkdir(parents=True)
+        shutil.rmtree(self.directory, ignore_errors=True)
+        self.directory.mkdir(parents=True)
         started = time.monotonic()
         self._deadline = started + patience(self.result.expected)
         try:
@@ -225,8 +248,7 @@ class Job:
         self.result.seconds = time.monotonic() - started
         self._read_report()
         if self.result.strict:
-            kept = {'of': self._fingerprint, **self.result.as_json()}
-            self._kept.write_text(json.dumps(kept))
+            self._keep()
         return self.result
 
     def _test_server(self, stack: ExitStack) -> None:
@@ -249,13 +271,11 @@ class Job:
             # What has run, if not all; the suite's server never ends by itself.
             _ask_for_reports(url, self.run.name)
 
-    def _wstest(
-        self, stack: ExitStack, mode: str, **spec: object
-    ) -> subprocess.Popen[bytes]:
-        path = self.run.directory / 'spec.json'
+    def _wstest(self, stack: ExitStack, mode: str, **spec: object) -> subprocess.Popen[bytes]:
+        path = self.directory / 'spec.json'
         spec = {
             **spec,
-            'outdir': str(self.run.directory / 'report'),
+            'outdir': str(self.directory / 'report'),
             'cases': self.result.expected,
             'exclude-cases': [],
             'exclude-agent-cases': {},
@@ -272,7 +292,7 @@ class Job:
         self, stack: ExitStack, name: str, command: list[str | Path], **options: int
     ) -> subprocess.Popen[bytes]:
         """Start a process that ends with the run, at the latest."""
-        with (self.run.directory / f'{name}.log').open('wb') as log:
+        with (self.directory / f'{name}.log').open('wb') as log:
             process = subprocess.Popen(
                 command,
                 cwd=ROOT,
@@ -293,21 +313,22 @@ class Job:
         try:
             status = process.wait(max(0, self._deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
-            raise Failure(f'{name} did not end in {patience(self.result.expected):.0f} s') from None
+            seconds = patience(self.result.expected)
+            raise Failure(f'{name} did not end in {seconds:.0f} s') from None
         if status:
-            raise Failure(f'{name} ended with status {status}: see {self.run.directory}')
+            raise Failure(f'{name} ended with status {status}: see {self.directory}')
 
     def _read_report(self) -> None:
         try:
-            report = json.loads((self.run.directory / 'report' / 'index.json').read_text())
+            report = json.loads((self.directory / 'report' / 'index.json').read_text())
         except FileNotFoundError:
             self.result.complaint = self.result.complaint or 'the suite wrote no report'
             return
         for case, said in report.get(self.run.name, {}).items():
             self.result.cases[case] = said['behavior'], said['behaviorClose']
-        log = (self.run.directory / 'agent.log').read_text(errors='replace')
+        log = (self.directory / 'agent.log').read_text(errors='replace')
         if 'Traceback' in log and not self.result.complaint:
-            self.result.complaint = f'a traceback: see {self.run.directory / "agent.log"}'
+            self.result.complaint = f'a traceback: see {self.directory / "agent.log"}'
 
 
 def _first_line(process: subprocess.Popen[bytes], timeout: float) -> str:

@@ -36,9 +36,7 @@ class Unavailable(Exception):
 
 def _is_python27(path: Path | str) -> bool:
     try:
-        asked = subprocess.run(
-            [str(path), '-c', _WHO], capture_output=True, text=True, timeout=30
-        )
+        asked = subprocess.run([str(path), '-c', _WHO], capture_output=True, text=True, timeout=30)
     except (OSError, subprocess.TimeoutExpired):
         return False
     return asked.returncode == 0 and asked.stdout.startswith('CPython 2.7.')

@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .agents import HOSTS
-from .autobahn import INFORMATIONAL, SECTIONS, SHORT, Result
+from .autobahn import INFORMATIONAL, SECTIONS, SHORT, Job, Result
 from .environment import ROOT, version_of
 
 PAGE = ROOT / 'docs' / 'conformance.rst'
 
-#: Faults of one run that are printed before the rest is only counted.
+#: Faults of one job that are printed before the rest is only counted.
 _MOST_FAULTS = 20
 
 _HEAD = (
@@ -60,11 +60,12 @@ def _row(result: Result) -> tuple[str, ...]:
     )
 
 
-def line(result: Result) -> str:
-    """One run, and all that is wrong with it."""
+def line(job: Job) -> str:
+    """What came of a job, and all that is wrong with it."""
+    result = job.result
     verdict = 'strict' if result.strict else 'NOT STRICT'
     lines = [
-        f'{result.run.name}: {verdict}, {len(result.cases)} of {len(result.expected)} cases '
+        f'{job.name}: {verdict}, {len(result.cases)} of {len(result.expected)} cases '
         f'in {result.seconds:.0f} s'
     ]
     faults = result.faults
@@ -101,9 +102,7 @@ def _sections() -> str:
 
 def page(results: Sequence[Result], python: Path) -> str:
     """The page of the documentation."""
-    rows = ''.join(
-        '   * - ' + '\n     - '.join(cell) + '\n' for cell in map(_row, results)
-    )
+    rows = ''.join('   * - ' + '\n     - '.join(cell) + '\n' for cell in map(_row, results))
     return _PAGE.format(
         total=sum(SECTIONS.values()),
         strict=sum(SECTIONS.values()) - len(INFORMATIONAL),
@@ -113,7 +112,7 @@ def page(results: Sequence[Result], python: Path) -> str:
         head='   * - ' + '\n     - '.join(_HEAD),
         rows=rows,
         sections=_sections(),
-        short=', '.join(map(str, SHORT[:-1])) + f' and {SHORT[-1]}',
+        short=', '.join(SHORT[:-1]) + f' and {SHORT[-1]}',
     )
 
 
@@ -123,7 +122,7 @@ def write_page(results: Sequence[Result], python: Path) -> Path:
     return PAGE.relative_to(ROOT)
 
 
-_PAGE = '''\
+_PAGE = """\
 Conformance
 ===========
 
@@ -152,7 +151,7 @@ Run on {date}: {versions}.
 {rows}
 ``OK`` and ``INFORMATIONAL`` count the cases with that verdict twice; a case with
 two different ones would show as two numbers.  ``seconds`` is the wall clock of a
-run beside another, the suite's own work included, on a machine that does other
+run beside others, the suite's own work included, on a machine that does other
 things: it is no benchmark.
 
 What runs
@@ -207,6 +206,7 @@ A Python 2.7 is looked for on the PATH and among the versions of pyenv
 (``pyenv install 2.7.18``); the variable ``PYTHON27`` names another.  Where there
 is none, the command says so and fails, and ``make test`` says that it has left
 these tests out.  The suite's own pages, with what went over the wire in each
-case, are left in ``.build/conformance/``, a directory a run.  The exit status is 0
+case, are left in ``.build/conformance/full/`` or ``some/``, a
+directory a run and part.  The exit status is 0
 only when all that was asked for has run and is strict.
-'''
+"""

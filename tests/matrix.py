@@ -9,7 +9,8 @@ left in .build/test/.
 
 Where the compiled codec could not be built, the modes that force it are left
 out of a run of all modes, which says so; with SWS_REQUIRE_COMPILED=1 they fail.
-So is the mode that needs node, where there is none; SWS_REQUIRE_NODE=1.
+So is the mode that needs node, where there is none (SWS_REQUIRE_NODE=1), and
+those that run Autobahn, where there is no Python 2.7 (SWS_REQUIRE_AUTOBAHN=1).
 """
 
 from __future__ import annotations
@@ -162,22 +163,29 @@ def interpreter(mode: Mode, options: argparse.Namespace) -> str:
     return options.python or str(Path(options.venvs) / mode.venv / 'bin' / 'python')
 
 
-def lacks_codec(mode: Mode, options: argparse.Namespace) -> bool:
-    """Whether the mode's environment does not have the codec that it forces."""
-    ask = [interpreter(mode, options), '-c', 'import simple_websocket.codec']
-    asked = subprocess.run(ask, cwd=ROOT, env=environment(mode), stderr=subprocess.DEVNULL)
-    return asked.returncode != 0
-
-
-def why_not(mode: Mode, options: argparse.Namespace) -> str | None:
-    """Why a mode can't run on this machine; None where it can, or must."""
-    if mode.codec == 'compiled' and not os.environ.get('SWS_REQUIRE_COMPILED'):
-        if lacks_codec(mode, options):
+def lacks(mode: Mode, options: argparse.Namespace) -> str:
+    """What the mode needs and cannot have here, in words; or ''."""
+    required = os.environ.get
+    if mode.codec == 'compiled' and not required('SWS_REQUIRE_COMPILED'):
+        if asked(mode, options, '-c', 'import simple_websocket.codec').returncode:
             return 'the compiled codec could not be built (no C compiler?)'
-    if mode.name == 'interop' and not os.environ.get(node.REQUIRE):
+    if mode.tests == 'tests/conformance' and not required('SWS_REQUIRE_AUTOBAHN'):
+        prepared = asked(mode, options, '-m', 'conformance', '--prepare')
+        if prepared.returncode:
+            return prepared.stderr.strip().removeprefix('conformance: ')
+    if mode.name == 'interop' and not required(node.REQUIRE):
         if programs := node.missing():
             return f'no {" and no ".join(programs)} on this machine'
-    return None
+    return ''
+
+
+def asked(
+    mode: Mode, options: argparse.Namespace, *arguments: str
+) -> subprocess.CompletedProcess[str]:
+    command = [interpreter(mode, options), *arguments]
+    return subprocess.run(
+        command, cwd=ROOT, env=environment(mode), stderr=subprocess.PIPE, text=True
+    )
 
 
 def command(mode: Mode, options: argparse.Namespace) -> list[str]:
@@ -263,8 +271,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     left_out = {}
     if not options.mode:
-        reasons = {mode: why_not(mode, options) for mode in MODES}
-        left_out = {mode: reason for mode, reason in reasons.items() if reason}
+        left_out = {mode: why for mode in MODES if (why := lacks(mode, options))}
     chosen_modes = options.mode or [mode for mode in MODES if mode not in left_out]
     if options.bound:
         chosen_modes = [replace(mode, bound=options.bound) for mode in chosen_modes]

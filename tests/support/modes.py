@@ -51,6 +51,13 @@ MODES = (
     Mode('isolated', 'tests/isolated'),
     # Against other implementations; one of them needs node.
     Mode('interop', 'tests/interop', foreign=('gevent', 'eventlet')),
+    # Autobahn, where there is the Python 2.7 that it needs.
+    Mode(
+        'conformance-compiled',
+        'tests/conformance',
+        foreign=('gevent', 'eventlet'),
+        codec='compiled',
+    ),
     Mode(
         'threads',
         'tests/sync',
@@ -110,6 +117,12 @@ MODES = (
         launch=(_EVENTLET_RUNNER,),
         world='eventlet',
         foreign=('gevent',),
+        codec='wsproto',
+    ),
+    Mode(
+        'conformance-wsproto',
+        'tests/conformance',
+        foreign=('gevent', 'eventlet'),
         codec='wsproto',
     ),
     Mode('aio', 'tests/aio', foreign=('gevent', 'eventlet')),
