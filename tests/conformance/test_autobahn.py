@@ -16,12 +16,13 @@ from conformance import autobahn, environment
 RUNS = [run for run in autobahn.RUNS if run.codec == modes.current().codec]
 
 
-@pytest.fixture(scope='session')
+@pytest.fixture(scope='module')
 def results(request):
     """Run -> the future of its result, for the runs that are tested."""
     python = environment.prepare()
     cases = autobahn.select_cases(autobahn.all_cases(python), autobahn.SHORT)
-    runs = [item.callspec.params['run'] for item in request.session.items]
+    tests = (item for item in request.session.items if item.path == request.path)
+    runs = [item.callspec.params['run'] for item in tests]
     where = environment.BUILD / 'test'
     jobs = {run: autobahn.Job(run, cases, python, where / run.name) for run in runs}
     with ThreadPoolExecutor(len(jobs)) as pool:

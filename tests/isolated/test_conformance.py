@@ -1,0 +1,242 @@
+"""`make conformance` finds its Python, judges strictly, and its page is whole.
+
+What needs the Python 2.7 itself is in tests/conformance.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from argparse import Namespace
+
+import matrix
+import pytest
+from support.modes import BY_NAME
+
+from conformance import report
+from conformance.autobahn import (
+    INFORMATIONAL,
+    RUNS,
+    SECTIONS,
+    SHORT,
+    Failure,
+    Job,
+    Result,
+    parts,
+    section,
+    select_cases,
+)
+from conformance.environment import ROOT, Unavailable, find_python27
+
+#: Names of the right number in each section, the three special ones included.
+CASES = tuple(
+    sorted(
+        (
+            case
+            for number, count in SECTIONS.items()
+            for case in (
+                *(f'{number}.99.{index}' for index in range(count - 3 * (number == 7))),
+                *(INFORMATIONAL if number == 7 else ()),
+            )
+        ),
+        key=section,
+    )
+)
+
+
+def program(path, line, status=0):
+    """An executable that says a line, whatever it is asked."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f'#!/bin/sh\necho "{line}"\nexit {status}\n')
+    path.chmod(0o755)
+    return path
+
+
+PYTHON27 = 'CPython 2.7.18'
+
+
+# -- finding a Python 2.7 ----------------------------------------------------
+
+
+def test_the_variable_names_the_python(tmp_path):
+    named = program(tmp_path / 'mine', PYTHON27)
+    other = program(tmp_path / 'bin' / 'python2.7', PYTHON27)
+    environ = {'PATH': str(other.parent), 'PYTHON27': str(named)}
+    assert find_python27(environ) == named
+
+
+@pytest.mark.parametrize('says', ['CPython 3.12.1', 'PyPy 2.7.18', None])
+def test_a_named_python_that_is_none_is_not_replaced(tmp_path, says):
+    named = tmp_path / 'mine'
+    if says:
+        program(named, says)
+    other = program(tmp_path / 'bin' / 'python2.7', PYTHON27)
+    with pytest.raises(Unavailable, match=rf'^PYTHON27={re.escape(str(named))} is no CPython'):
+        find_python27({'PATH': str(other.parent), 'PYTHON27': str(named)})
+
+
+def test_a_program_that_refuses_is_passed_over(tmp_path):
+    shim = program(tmp_path / 'shims' / 'python2.7', 'pyenv: python2.7: command not found', 127)
+    real = program(tmp_path / 'bin' / 'python2.7', PYTHON27)
+    environ = {'PATH': os.pathsep.join((str(shim.parent), str(real.parent)))}
+    assert find_python27(environ) == real
+
+
+@pytest.mark.parametrize('where', ['HOME', 'PYENV_ROOT'])
+def test_pyenvs_versions_are_looked_at(tmp_path, where):
+    root = tmp_path / ('.pyenv' if where == 'HOME' else '')
+    python = program(root / 'versions' / '2.7.18' / 'bin' / 'python2.7', PYTHON27)
+    program(root / 'versions' / '3.12.1' / 'bin' / 'python2.7', PYTHON27)
+    assert find_python27({'PATH': '', where: str(tmp_path)}) == python
+
+
+@pytest.fixture
+def without_python27(tmp_path):
+    return {**os.environ, 'PATH': '/nonexistent', 'HOME': str(tmp_path), 'PYENV_ROOT': ''}
+
+
+@pytest.mark.parametrize('argument', ['--find', '--prepare', '--short'])
+def test_the_command_says_that_there_is_none(without_python27, argument):
+    done = subprocess.run(
+        [sys.executable, '-m', 'conformance', argument],
+        cwd=ROOT,
+        env=without_python27,
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert done.returncode == 1
+    assert done.stdout == ''
+    assert re.fullmatch(r'conformance: there is no CPython 2\.7, .*\bPYTHON27\n', done.stderr)
+
+
+@pytest.mark.parametrize('codec', ['compiled', 'wsproto'])
+def test_the_matrix_leaves_the_modes_out_and_says_why(without_python27, monkeypatch, codec):
+    for name in ('PATH', 'HOME', 'PYENV_ROOT'):
+        monkeypatch.setenv(name, without_python27[name])
+    for name in ('PYTHON27', 'SWS_REQUIRE_AUTOBAHN', 'SWS_REQUIRE_COMPILED'):
+        monkeypatch.delenv(name, raising=False)
+    mode, options = BY_NAME[f'conformance-{codec}'], Namespace(python=sys.executable)
+    assert matrix.lacks(mode, options).startswith('there is no CPython 2.7')
+    assert matrix.lacks(BY_NAME['core'], options) == ''
+    monkeypatch.setenv('SWS_REQUIRE_AUTOBAHN', '1')
+    assert matrix.lacks(mode, options) == ''
+
+
+# -- judging -----------------------------------------------------------------
+
+
+def result_of(changes):
+    """A strict result but for some cases."""
+    said = dict.fromkeys(CASES, ('OK', 'OK'))
+    said |= dict.fromkeys(INFORMATIONAL, ('INFORMATIONAL', 'INFORMATIONAL'))
+    said |= changes
+    cases = {case: verdicts for case, verdicts in said.items() if verdicts}
+    return Result(RUNS[0], CASES, cases, 1.0)
+
+
+def test_all_as_it_must_be_is_strict():
+    result = result_of({})
+    assert result.strict
+    assert result.counts(0) == result.counts(1) == {'OK': 514, 'INFORMATIONAL': 3}
+
+
+@pytest.mark.parametrize(
+    'case, verdicts, fault',
+    [
+        ('6.99.7', ('NON-STRICT', 'OK'), '6.99.7: NON-STRICT, close OK'),
+        ('6.99.7', ('OK', 'UNCLEAN'), '6.99.7: OK, close UNCLEAN'),
+        ('6.99.7', ('OK', 'WRONG CODE'), '6.99.7: OK, close WRONG CODE'),
+        ('12.99.1', ('UNIMPLEMENTED', 'OK'), '12.99.1: UNIMPLEMENTED, close OK'),
+        ('6.99.7', ('INFORMATIONAL', 'OK'), '6.99.7: INFORMATIONAL, close OK'),
+        ('7.1.6', ('OK', 'OK'), '7.1.6: OK, close OK'),
+        ('13.99.125', None, '13.99.125: did not run'),
+        ('8.1', ('OK', 'OK'), '8.1: was not asked for'),
+    ],
+)
+def test_anything_else_is_a_fault(case, verdicts, fault):
+    result = result_of({case: verdicts})
+    assert result.faults == [fault]
+    assert not result.strict
+
+
+def test_a_complaint_is_a_fault_and_outlives_adding():
+    complained = Result(RUNS[0], CASES, result_of({}).cases, 1.0, 'a traceback')
+    assert complained.faults == ['a traceback']
+    assert (Result(RUNS[0], ()) + complained).faults == ['a traceback']
+
+
+def test_a_line_names_what_is_wrong(tmp_path):
+    job = Job(RUNS[0], CASES, tmp_path / 'python', tmp_path / '1-10')
+    job.result = result_of({'6.99.7': ('NON-STRICT', 'OK'), '13.99.1': None})
+    assert report.line(job).splitlines() == [
+        'server-gevent-compiled 1-10: NOT STRICT, 516 of 517 cases in 1 s',
+        '    6.99.7: NON-STRICT, close OK',
+        '    13.99.1: did not run',
+    ]
+
+
+@pytest.mark.parametrize(
+    'changes, cells',
+    [
+        ({}, ['517', '514', '3', '0']),
+        ({'6.99.7': ('NON-STRICT', 'OK')}, ['517', '513/514', '3', '1 NON-STRICT']),
+        ({'6.99.7': ('OK', 'UNCLEAN')}, ['517', '514/513', '3', '1 UNCLEAN']),
+        ({'6.99.7': None}, ['516', '513', '3', '1 not run']),
+    ],
+)
+def test_a_row_counts_both_verdicts(changes, cells):
+    row = report.table([result_of(changes)]).splitlines()[-1]
+    assert re.split(r'\s{2,}', row)[4:8] == cells
+
+
+# -- selecting ---------------------------------------------------------------
+
+
+def test_a_prefix_selects_whole_numbers_only():
+    cases = ('1.1.1', '7.1.1', '7.1.6', '7.13.1', '10.1.1', '12.1.1')
+    assert select_cases(cases, ['1']) == ('1.1.1',)
+    assert select_cases(cases, ['7.1', '12']) == ('7.1.1', '7.1.6', '12.1.1')
+    assert select_cases(cases, ['7.1.6']) == ('7.1.6',)
+    with pytest.raises(Failure, match='no section or case 8'):
+        select_cases(cases, ['7', '8'])
+
+
+def test_the_short_sections_are_all_but_limits_and_compression():
+    assert {section(case) for case in CASES} - set(map(int, SHORT)) == {9, 12, 13}
+
+
+def test_the_parts_are_all_cases_once():
+    split = parts(CASES)
+    assert [case for part in split.values() for case in part] == list(CASES)
+    assert set(split) == {'1-10', '12.99', '13.99'}
+
+
+def test_only_a_strict_result_of_the_same_cases_is_taken_again(tmp_path):
+    job = Job(RUNS[0], CASES, tmp_path / 'python', tmp_path)
+    assert not job.recall()
+    job.result = result_of({})
+    job._keep()
+    again = Job(RUNS[0], CASES, tmp_path / 'python', tmp_path)
+    assert again.recall()
+    assert (again.result.cases, again.result.seconds) == (job.result.cases, 1.0)
+    assert not Job(RUNS[0], CASES[:-1], tmp_path / 'python', tmp_path).recall()
+    job.result = result_of({'6.99.7': ('NON-STRICT', 'OK')})
+    job._keep()
+    assert not Job(RUNS[0], CASES, tmp_path / 'python', tmp_path).recall()
+
+
+# -- the page ----------------------------------------------------------------
+
+
+def test_the_page_has_every_run_and_each_is_strict():
+    text = report.PAGE.read_text(encoding='utf-8')
+    rows = [re.split(r'\n\s+- ', row) for row in re.split(r'\n\s+\* - ', text)[1:]]
+    assert rows[0] == list(report._HEAD)
+    by_run = {(row[0], row[2], row[3]): row[4:8] for row in rows[1:]}
+    wanted = {(run.backend, run.codec, run.role) for run in RUNS}
+    assert by_run == dict.fromkeys(wanted, ['517', '514', '3', '0'])
+    assert len(rows) == 1 + len(RUNS)
+    assert re.search(r'\nRun on \d{4}-\d\d-\d\d: CPython 3\.\d+\.\d+, simple-websocket ', text)
