@@ -19,10 +19,11 @@ import sys
 from collections.abc import Iterable
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 
-from . import autobahn, environment, report
+from . import environment, report, results
 from .agents import BACKENDS
-from .autobahn import CODECS, ROLES, RUNS, SHORT, Failure, Job, Result
+from .autobahn import Job
 from .environment import Unavailable
+from .results import CODECS, ROLES, RUNS, SHORT, Failure, Result
 
 #: Seconds between two words about what goes on.
 PULSE = 60
@@ -66,9 +67,9 @@ def main() -> int:
         python = environment.prepare()
         if options.prepare:
             return 0
-        cases, where = autobahn.all_cases(python), 'full'
+        cases, where = results.all_cases(python), 'full'
         if sections := options.sections or (SHORT if options.short else ()):
-            cases, where = autobahn.select_cases(cases, sections), 'some'
+            cases, where = results.select_cases(cases, sections), 'some'
     except (Unavailable, Failure) as error:
         print(f'conformance: {error}', file=sys.stderr)
         return 1
@@ -81,25 +82,25 @@ def main() -> int:
     ]
     jobs = [
         Job(run, some, python, environment.BUILD / where / run.name / part)
-        for part, some in autobahn.parts(cases).items()
+        for part, some in results.parts(cases).items()
         for run in runs
     ]
     todo = [job for job in jobs if not ((options.resume or options.kept) and job.recall())]
     if not options.kept:
         # In the short sections nearly all of the time is spent waiting.
-        run_all(todo, options.jobs or (8 if options.short else os.cpu_count() or 1))
-    results = [
+        run_all(todo, options.jobs or (4 if options.short else os.cpu_count() or 1))
+    outcome = [
         functools.reduce(Result.__add__, (job.result for job in jobs if job.run == run))
         for run in runs
     ]
-    print(f'\n{report.table(results)}\n')
+    print(f'\n{report.table(outcome)}\n')
     failed = [job for job in todo if job.result.cases and not job.result.strict]
-    strict = all(result.strict for result in results)
+    strict = all(result.strict for result in outcome)
     if options.write and (strict or (options.kept and not failed)):
-        print(f'wrote {report.write_page(results, python)}')
+        print(f'wrote {report.write_page(outcome, python)}')
     elif options.write:
         print('nothing written: not everything is strict')
-    print(f'{sum(result.strict for result in results)} of {len(results)} runs are strict')
+    print(f'{sum(result.strict for result in outcome)} of {len(outcome)} runs are strict')
     return 0 if strict else 1
 
 

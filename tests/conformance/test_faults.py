@@ -8,8 +8,9 @@ import pytest
 from support import modes
 
 from conformance import autobahn, environment
+from conformance.results import Run
 
-RUN = autobahn.Run('server', 'threads', modes.current().codec)
+RUN = Run('server', 'threads', modes.current().codec)
 
 SERVER = """
 from werkzeug.serving import make_server

@@ -5,6 +5,7 @@ What needs the Python 2.7 itself is in tests/conformance.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -16,19 +17,19 @@ import pytest
 from support.modes import BY_NAME
 
 from conformance import report
-from conformance.autobahn import (
+from conformance.autobahn import Job, timer_went_off
+from conformance.environment import ROOT, Unavailable, find_python27
+from conformance.results import (
     INFORMATIONAL,
     RUNS,
     SECTIONS,
     SHORT,
     Failure,
-    Job,
     Result,
     parts,
     section,
     select_cases,
 )
-from conformance.environment import ROOT, Unavailable, find_python27
 
 #: Names of the right number in each section, the three special ones included.
 CASES = tuple(
@@ -190,6 +191,80 @@ def test_a_line_names_what_is_wrong(tmp_path):
 def test_a_row_counts_both_verdicts(changes, cells):
     row = report.table([result_of(changes)]).splitlines()[-1]
     assert re.split(r'\s{2,}', row)[4:8] == cells
+
+
+TIMEOUTS = (
+    'wasOpenHandshakeTimeout',
+    'wasCloseHandshakeTimeout',
+    'wasServerConnectionDropTimeout',
+)
+QUIET = {'wirelog': [['TO', [4, '81']], ['KL', 0.5], ['TI', 1]], **dict.fromkeys(TIMEOUTS, False)}
+
+
+def test_a_timer_of_the_suite_is_told_from_a_fault():
+    assert not timer_went_off(QUIET)
+    for event in ('KLE', 'TIE'):
+        assert timer_went_off({**QUIET, 'wirelog': [*QUIET['wirelog'], [event]]})
+    for name in TIMEOUTS:
+        assert timer_went_off({**QUIET, name: True})
+
+
+class Scripted(Job):
+    """A job whose suite says what is in `script`, a list of one dict a time:
+    case -> (verdicts, whether a timer of the suite went off)."""
+
+    script = []
+    ran = []
+
+    def _test_server(self, stack):
+        self.ran.append(self.result.expected)
+        report, index = self.directory / 'report', {}
+        report.mkdir()
+        (self.directory / 'agent.log').touch()
+        said = dict.fromkeys(self.result.expected, (('OK', 'OK'), False)) | self.script.pop(0)
+        for case, ((behavior, close), late) in said.items():
+            index[case] = {'behavior': behavior, 'behaviorClose': close, 'reportfile': case}
+            (report / case).write_text(json.dumps({**QUIET, 'wasCloseHandshakeTimeout': late}))
+        (report / 'index.json').write_text(json.dumps({self.run.name: index}))
+
+
+@pytest.fixture
+def scripted(tmp_path, monkeypatch):
+    def run(*script):
+        monkeypatch.setattr(Scripted, 'script', list(script))
+        monkeypatch.setattr(Scripted, 'ran', [])
+        job = Scripted(RUNS[0], ('1.1', '1.2', '1.3'), tmp_path / 'python', tmp_path / 'run')
+        assert job.run.role == 'server'
+        return job()
+
+    return run
+
+
+LATE, WRONG = (('OK', 'UNCLEAN'), True), (('NON-STRICT', 'OK'), False)
+
+
+def test_a_case_that_the_suite_ended_is_run_again_and_counted(scripted):
+    result = scripted({'1.2': LATE}, {})
+    assert result.strict
+    assert result.repeated == ('1.2',)
+    assert Scripted.ran == [('1.1', '1.2', '1.3'), ('1.2',)]
+
+
+def test_a_case_that_is_always_late_is_a_fault(scripted):
+    result = scripted({'1.2': LATE}, {'1.2': LATE}, {'1.2': LATE})
+    assert result.faults == ['1.2: OK, close UNCLEAN']
+
+
+def test_a_case_that_is_wrong_in_time_is_not_run_again(scripted):
+    result = scripted({'1.2': WRONG, '1.3': LATE}, {})
+    assert result.faults == ['1.2: NON-STRICT, close OK']
+    assert Scripted.ran[1:] == [('1.3',)]
+
+
+def test_a_case_that_is_wrong_the_second_time_is_a_fault(scripted):
+    result = scripted({'1.2': LATE}, {'1.2': WRONG})
+    assert result.faults == ['1.2: NON-STRICT, close OK']
+    assert len(Scripted.ran) == 2
 
 
 # -- selecting ---------------------------------------------------------------
