@@ -6,7 +6,7 @@
 
 Every case must be OK, or INFORMATIONAL where the suite has no verdict, in its
 ``behavior`` and in its ``behaviorClose``, and every case must have run. The
-reports are left in .build/conformance/full/, and of some cases only in some/.
+reports are left in .build/conformance/full/, those of less than a part in some/.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from . import environment, report, results
 from .agents import BACKENDS
 from .autobahn import Job
-from .environment import Unavailable
+from .environment import BUILD, Unavailable
 from .results import CODECS, ROLES, RUNS, SHORT, Failure, Result
 
 #: Seconds between two words about what goes on.
@@ -67,9 +67,10 @@ def main() -> int:
         python = environment.prepare()
         if options.prepare:
             return 0
-        cases, where = results.all_cases(python), 'full'
+        cases = results.all_cases(python)
+        whole = results.parts(cases)
         if sections := options.sections or (SHORT if options.short else ()):
-            cases, where = results.select_cases(cases, sections), 'some'
+            cases = results.select_cases(cases, sections)
     except (Unavailable, Failure) as error:
         print(f'conformance: {error}', file=sys.stderr)
         return 1
@@ -81,7 +82,13 @@ def main() -> int:
         and (not options.role or run.role in options.role)
     ]
     jobs = [
-        Job(run, some, python, environment.BUILD / where / run.name / part)
+        # A part of a part does not replace what is known of all of it.
+        Job(
+            run,
+            some,
+            python,
+            BUILD / ('full' if some == whole[part] else 'some') / run.name / part,
+        )
         for part, some in results.parts(cases).items()
         for run in runs
     ]

@@ -114,9 +114,26 @@ def page(results: Sequence[Result], python: Path) -> str:
         versions=_versions(python),
         head='   * - ' + '\n     - '.join(_HEAD),
         rows=rows,
+        missing=_missing(results),
         sections=_sections(),
         short=', '.join(SHORT[:-1]) + f' and {SHORT[-1]}',
     )
+
+
+def _missing(results: Sequence[Result]) -> str:
+    """What to say of the cases that did not run."""
+    if all(result.strict for result in results):
+        return ''
+    text = (
+        '\n*not run* counts cases of sections 12 and 13 that have not been run in that row\n'
+        'with this version of the code.  All that have run are strict.'
+    )
+    together: dict[str, set[str]] = {}
+    for result in results:
+        together.setdefault(result.run.codec, set()).update(result.cases)
+    if all(len(cases) == sum(SECTIONS.values()) for cases in together.values()):
+        text += '  Together the rows\nof each codec have run every case.'
+    return text + '\n'
 
 
 def write_page(results: Sequence[Result], python: Path) -> Path:
@@ -151,7 +168,7 @@ Run on {date}: {versions}.
    :header-rows: 1
 
 {head}
-{rows}
+{rows}{missing}
 ``OK`` and ``INFORMATIONAL`` count the cases with that verdict twice; a case with
 two different ones would show as two numbers.  ``again`` counts the cases that
 were run a second time, because the suite itself ended them: it gives half a
