@@ -12,18 +12,18 @@ reports are left in .build/conformance/full/, those of less than a part in some/
 from __future__ import annotations
 
 import argparse
-import functools
 import os
 import signal
 import sys
 from collections.abc import Iterable
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from pathlib import Path
 
 from . import environment, report, results
 from .agents import BACKENDS
 from .autobahn import Job
 from .environment import BUILD, Unavailable
-from .results import CODECS, ROLES, RUNS, SHORT, Failure, Result
+from .results import CODECS, ROLES, RUNS, SHORT, Failure, Result, Run
 
 #: Seconds between two words about what goes on.
 PULSE = 60
@@ -67,48 +67,53 @@ def main() -> int:
         python = environment.prepare()
         if options.prepare:
             return 0
-        cases = results.all_cases(python)
-        whole = results.parts(cases)
-        if sections := options.sections or (SHORT if options.short else ()):
-            cases = results.select_cases(cases, sections)
+        jobs = _jobs(options, python)
     except (Unavailable, Failure) as error:
         print(f'conformance: {error}', file=sys.stderr)
         return 1
-    runs = [
-        run
-        for run in RUNS
-        if (not options.backend or run.backend in options.backend)
-        and (not options.codec or run.codec in options.codec)
-        and (not options.role or run.role in options.role)
-    ]
-    jobs = [
-        # A part of a part does not replace what is known of all of it.
-        Job(
-            run,
-            some,
-            python,
-            BUILD / ('full' if some == whole[part] else 'some') / run.name / part,
-        )
-        for part, some in results.parts(cases).items()
-        for run in runs
-    ]
     todo = [job for job in jobs if not ((options.resume or options.kept) and job.recall())]
     if not options.kept:
         # In the short sections nearly all of the time is spent waiting.
         run_all(todo, options.jobs or (4 if options.short else os.cpu_count() or 1))
-    outcome = [
-        functools.reduce(Result.__add__, (job.result for job in jobs if job.run == run))
-        for run in runs
-    ]
+    outcome: dict[Run, Result] = {}
+    for job in jobs:
+        before = outcome.get(job.run)
+        outcome[job.run] = before + job.result if before else job.result
+    return _tell(options, list(outcome.values()), python)
+
+
+def _jobs(options: argparse.Namespace, python: Path) -> list[Job]:
+    """What was asked for, in parts."""
+    cases = results.all_cases(python)
+    whole = results.parts(cases)
+    if sections := options.sections or (SHORT if options.short else ()):
+        cases = results.select_cases(cases, sections)
+    jobs = []
+    for part, some in results.parts(cases).items():
+        # A part of a part does not replace what is known of all of it.
+        directory = BUILD / ('full' if some == whole[part] else 'some')
+        for run in RUNS:
+            if (
+                (not options.backend or run.backend in options.backend)
+                and (not options.codec or run.codec in options.codec)
+                and (not options.role or run.role in options.role)
+            ):
+                jobs.append(Job(run, some, python, directory / run.name / part))
+    return jobs
+
+
+def _tell(options: argparse.Namespace, outcome: list[Result], python: Path) -> int:
+    """Print the table, and write the page; returns the exit status."""
     print(f'\n{report.table(outcome)}\n')
-    failed = [job for job in todo if job.result.cases and not job.result.strict]
-    strict = all(result.strict for result in outcome)
-    if options.write and (strict or (options.kept and not failed)):
-        print(f'wrote {report.write_page(outcome, python)}')
-    elif options.write:
-        print('nothing written: not everything is strict')
-    print(f'{sum(result.strict for result in outcome)} of {len(outcome)} runs are strict')
-    return 0 if strict else 1
+    strict = sum(result.strict for result in outcome)
+    if options.write:
+        # What is kept is strict, if not all.
+        if strict == len(outcome) or options.kept:
+            print(f'wrote {report.write_page(outcome, python)}')
+        else:
+            print('nothing written: not everything is strict')
+    print(f'{strict} of {len(outcome)} runs are strict')
+    return 0 if strict == len(outcome) else 1
 
 
 def run_all(jobs: list[Job], at_once: int) -> None:

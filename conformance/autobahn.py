@@ -20,6 +20,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ REPEATS = 2
 def patience(cases: tuple[str, ...]) -> float:
     """Seconds that they may take: many times what they do."""
     slow = sum(section(case) in (9, 12, 13) for case in cases)
-    return 120 + 0.5 * len(cases) + 100 * slow
+    return 60 + 0.5 * len(cases) + 100 * slow
 
 
 class Job:
@@ -172,17 +173,18 @@ class Job:
             'exclude-agent-cases': {},
         }
         path.write_text(json.dumps(spec))
-        command = [self._python, '-u', '-m', 'autobahntestsuite.wstest', '-m', mode]
-        return self._start(stack, 'wstest', [*command, '-s', path, '-u', '0'])
+        command = (self._python, '-u', '-m', 'autobahntestsuite.wstest', '-m', mode)
+        return self._start(stack, 'wstest', (*command, '-s', path, '-u', '0'))
 
     def _agent(self, stack: ExitStack, *arguments: str) -> subprocess.Popen[bytes]:
-        command = [sys.executable, '-m', 'conformance.agents', *arguments]
-        return self._start(stack, 'agent', command, stdout=subprocess.PIPE)
+        command = (sys.executable, '-m', 'conformance.agents', *arguments)
+        return self._start(stack, 'agent', command)
 
     def _start(
-        self, stack: ExitStack, name: str, command: list[str | Path], **options: int
+        self, stack: ExitStack, name: str, command: Sequence[str | Path]
     ) -> subprocess.Popen[bytes]:
-        """Start a process that ends with the run, at the latest."""
+        """Start a process that ends with the run, at the latest; an agent's
+        output is for us, all else goes into a log."""
         with (self.directory / f'{name}.log').open('wb') as log:
             process = subprocess.Popen(
                 command,
@@ -193,8 +195,8 @@ class Job:
                     'SIMPLE_WEBSOCKET_CODEC': self.run.codec,
                 },
                 stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE if name == 'agent' else log,
                 stderr=log,
-                **{'stdout': log, **options},
             )
         self._processes.append(process)
         stack.callback(_end, process)

@@ -29,8 +29,7 @@ server.serve_forever()
 def faults(tmp_path, program, cases=('1.1.1', '7.1.1')):
     class Faulty(autobahn.Job):
         def _agent(self, stack, *arguments):
-            command = [sys.executable, '-c', program]
-            return self._start(stack, 'agent', command, stdout=-1)
+            return self._start(stack, 'agent', (sys.executable, '-c', program))
 
     return Faulty(RUN, cases, environment.prepare(), tmp_path / 'run')().faults
 
