@@ -141,4 +141,7 @@ def _progress(jobs: Iterable[Job]) -> str:
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit('interrupted; --resume goes on from here')

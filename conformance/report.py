@@ -213,8 +213,13 @@ In a clone, with a CPython 2.7 on the machine besides Python 3:
 
    $ make conformance
 
-That takes hours of CPU, nearly all of it in sections 12 and 13: a thousand
-messages in each of 216 cases, compressed and inflated at both ends.  Sections {short}
+.. code-block:: console
+
+   $ make conformance ARGS=--resume
+
+The second goes on where the first was interrupted.  Together that is hours of CPU,
+nearly all of it in sections 12 and 13: a thousand messages in each of 216 cases,
+compressed and inflated at both ends.  Sections {short}
 take half a minute; they are a part of ``make test`` as well:
 
 .. code-block:: console
@@ -229,7 +234,7 @@ A Python 2.7 is looked for on the PATH and among the versions of pyenv
 (``pyenv install 2.7.18``); the variable ``PYTHON27`` names another.  Where there
 is none, the command says so and fails, and ``make test`` says that it has left
 these tests out.  The suite's own pages, with what went over the wire in each
-case, are left in ``.build/conformance/full/`` or ``some/``, a
-directory a run and part.  The exit status is 0
-only when all that was asked for has run and is strict.
+case, are left in ``.build/conformance/full/`` or ``some/``, a directory a run and
+part.  The exit status is 0 only when all that was asked for has run and is
+strict.
 """

@@ -95,7 +95,8 @@ def test_pyenvs_versions_are_looked_at(tmp_path, where):
 
 @pytest.fixture
 def without_python27(tmp_path):
-    return {**os.environ, 'PATH': '/nonexistent', 'HOME': str(tmp_path), 'PYENV_ROOT': ''}
+    empty = {'PATH': '/nonexistent', 'HOME': str(tmp_path), 'PYENV_ROOT': '', 'PYTHON27': ''}
+    return {**os.environ, **empty}
 
 
 @pytest.mark.parametrize('argument', ['--find', '--prepare', '--short'])
