@@ -71,6 +71,8 @@ def line(job: Job) -> str:
         f'{job.name}: {verdict}, {len(result.cases)} of {len(result.expected)} cases '
         f'in {result.seconds:.0f} s'
     ]
+    if result.repeated:
+        lines[0] += f', run again: {", ".join(result.repeated)}'
     faults = result.faults
     lines += [f'    {fault}' for fault in faults[:_MOST_FAULTS]]
     if len(faults) > _MOST_FAULTS:

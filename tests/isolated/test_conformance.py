@@ -178,6 +178,11 @@ def test_a_line_names_what_is_wrong(tmp_path):
         '    6.99.7: NON-STRICT, close OK',
         '    13.99.1: did not run',
     ]
+    job.result = result_of({})
+    job.result.repeated = ('6.99.1', '6.99.2')
+    assert report.line(job) == (
+        'server-gevent-compiled 1-10: strict, 517 of 517 cases in 1 s, run again: 6.99.1, 6.99.2'
+    )
 
 
 @pytest.mark.parametrize(
@@ -318,7 +323,7 @@ def test_the_page_says_what_has_not_run():
     assert '*not run* counts' in words
     # The other row has run it, but with the other codec.
     assert RUNS[0].codec != RUNS[-1].codec
-    assert 'Together' not in words
+    assert 'Together the rows' not in words
 
 
 # -- the page ----------------------------------------------------------------
