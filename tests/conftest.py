@@ -24,7 +24,15 @@ LIBRARIES = ('wsproto', 'h11', 'gevent', 'eventlet', 'greenlet')
 
 # Every mode runs the same examples, and none of them has a core for itself.
 hypothesis.settings.register_profile('suite', deadline=None, print_blob=True)
-hypothesis.settings.load_profile('suite')
+# Mutation testing runs them many times over in one process, and compares.
+hypothesis.settings.register_profile(
+    'mutation',
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[hypothesis.HealthCheck.differing_executors],
+)
+hypothesis.settings.load_profile('mutation' if 'MUTANT_UNDER_TEST' in os.environ else 'suite')
 
 
 def pytest_configure(config):

@@ -44,6 +44,7 @@ class Run:
 
     mode: Mode
     command: list[str]
+    patience: float = 1.0  # times the mode's bound
     process: subprocess.Popen[bytes] | None = None
     started: float = 0.0
     seconds: float = 0.0
@@ -85,9 +86,10 @@ class Run:
         assert self.process is not None
         self.seconds = time.monotonic() - self.started
         if self.process.poll() is None:
-            if self.seconds < self.mode.bound:
+            bound = self.mode.bound * self.patience
+            if self.seconds < bound:
                 return False
-            self.notes.append(f'ended after {self.mode.bound:.0f} s, its bound')
+            self.notes.append(f'ended after {bound:.0f} s, its bound')
             self.counts['errors'] += 1
             # tests/conftest.py prints where every thread is.
             self.process.send_signal(signal.SIGUSR1)
@@ -263,6 +265,7 @@ def main() -> int:
     parser.add_argument('--python', help='run every mode on this one instead')
     parser.add_argument('--bound', type=float, help='seconds that a mode may take')
     parser.add_argument('--jobs', type=int, default=JOBS, help='modes at a time')
+    parser.add_argument('--patience', type=float, default=1.0, help='times the bound of a mode')
     parser.add_argument('pytest', nargs='*', help='after --: arguments for pytest')
     options = parser.parse_args()
 
@@ -275,7 +278,7 @@ def main() -> int:
     chosen_modes = options.mode or [mode for mode in MODES if mode not in left_out]
     if options.bound:
         chosen_modes = [replace(mode, bound=options.bound) for mode in chosen_modes]
-    runs = [Run(mode, command(mode, options)) for mode in chosen_modes]
+    runs = [Run(mode, command(mode, options), options.patience) for mode in chosen_modes]
     started = time.monotonic()
     try:
         run_all(runs, options.jobs)
