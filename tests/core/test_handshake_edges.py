@@ -1,0 +1,135 @@
+"""The opening handshake where it turns over: exact sizes, odd environs, and
+what is added or left out without a word."""
+
+from __future__ import annotations
+
+import hashlib
+
+import pytest
+
+from simple_websocket.client_handshake import (
+    MAX_RESPONSE_HEAD,
+    ClientHandshake,
+    parse_url,
+)
+from simple_websocket.errors import ConnectionError
+from simple_websocket.handshake import accept_token, request_from_environ
+
+ENVIRON = {
+    'REQUEST_METHOD': 'GET',
+    'SERVER_PROTOCOL': 'HTTP/1.1',
+    'SERVER_NAME': 'localhost',
+    'HTTP_HOST': 'example.com',
+    'HTTP_UPGRADE': 'websocket',
+    'HTTP_CONNECTION': 'Upgrade',
+    'HTTP_SEC_WEBSOCKET_KEY': 'dGhlIHNhbXBsZSBub25jZQ==',
+    'HTTP_SEC_WEBSOCKET_VERSION': '13',
+    'HTTP_X_NUMBER': 7,
+}
+
+
+def test_the_headers_are_those_of_the_request_and_nothing_else():
+    request = request_from_environ(ENVIRON | {'CONTENT_TYPE': 'a/b', 'CONTENT_LENGTH': '0'})
+    assert request.headers == [
+        ('Host', 'example.com'),
+        ('Upgrade', 'websocket'),
+        ('Connection', 'Upgrade'),
+        ('Sec-Websocket-Key', 'dGhlIHNhbXBsZSBub25jZQ=='),
+        ('Sec-Websocket-Version', '13'),
+        ('Content-Length', '0'),
+        ('Content-Type', 'a/b'),
+    ]
+
+
+@pytest.mark.parametrize(
+    ('more', 'target'),
+    [
+        ({}, '/'),
+        ({'SCRIPT_NAME': '/app'}, '/app'),
+        ({'PATH_INFO': '/a'}, '/a'),
+        ({'SCRIPT_NAME': '/app', 'PATH_INFO': '/a', 'QUERY_STRING': 'b=c'}, '/app/a?b=c'),
+        ({'PATH_INFO': '/\xc3\xb6 \u20ac'}, '/%C3%B6%20%3F'),
+    ],
+)
+def test_the_target_is_put_together_from_what_there_is(more, target):
+    assert request_from_environ(ENVIRON | more).target == target
+
+
+def test_the_token_is_made_where_sha1_is_not_allowed_for_security(monkeypatch):
+    """As on a system in FIPS mode."""
+    real = hashlib.sha1
+
+    def strict(data=b'', *, usedforsecurity=True):
+        if usedforsecurity is not False:
+            raise ValueError('unsupported hash type')
+        return real(data, usedforsecurity=False)
+
+    monkeypatch.setattr(hashlib, 'sha1', strict)
+    assert accept_token('dGhlIHNhbXBsZSBub25jZQ==') == 's3pPLMBiTxaQ9kYGzzhZRbK+xOo='
+
+
+def client(**arguments):
+    return ClientHandshake(parse_url('ws://example.com/'), **arguments)
+
+
+@pytest.mark.parametrize('name', ['Host', 'Origin', 'Authorization'])
+def test_a_single_header_given_twice_is_refused_by_name(name):
+    with pytest.raises(ValueError, match=f'^headers: more than one {name}$'):
+        client(headers=[(name, 'a'), (name.lower(), 'a')])
+
+
+def test_any_origin_that_can_be_seen_is_sent():
+    assert b'\r\nOrigin: null\r\n' in client(origin='null').request()
+
+
+def response(one, filling):
+    return (
+        'HTTP/1.1 101 Switching Protocols\r\n'
+        'Upgrade: websocket\r\n'
+        'Connection: Upgrade\r\n'
+        f'Sec-WebSocket-Accept: {accept_token(one.key)}\r\n'
+        f'X: {filling}\r\n\r\n'
+    ).encode()
+
+
+def fitting(one, size):
+    """A response with a head of `size` bytes."""
+    return response(one, 'x' * (size - len(response(one, ''))))
+
+
+@pytest.mark.parametrize('step', [1000, 1 << 20])
+def test_a_head_of_the_very_limit_is_accepted_in_any_pieces(step):
+    one = client()
+    data = fitting(one, MAX_RESPONSE_HEAD)
+    assert len(data) == MAX_RESPONSE_HEAD
+    answers = [one.receive(data[at : at + step]) for at in range(0, len(data), step)]
+    assert all(answer is None for answer in answers[:-1])
+    assert answers[-1].leftover == b''
+
+
+def test_the_frames_behind_the_head_do_not_count_for_its_limit():
+    one = client()
+    frames = b'\x82\x7e\x20\x00' + bytes(8192)
+    answer = one.receive(fitting(one, MAX_RESPONSE_HEAD - 100) + frames)
+    assert answer.leftover == frames
+
+
+@pytest.mark.parametrize(('before', 'refused'), [(0, False), (1, True)])
+def test_the_limit_holds_for_all_heads_together(before, refused):
+    one = client()
+    early = b'HTTP/1.1 103 Early Hints\r\n\r\n'
+    data = fitting(one, MAX_RESPONSE_HEAD - len(early) + before)
+    assert one.receive(early) is None
+    if refused:
+        with pytest.raises(ConnectionError, match='too long'):
+            one.receive(data)
+    else:
+        assert one.receive(data) is not None
+
+
+def test_a_head_may_be_incomplete_up_to_the_very_limit():
+    one = client()
+    data = fitting(one, MAX_RESPONSE_HEAD + 1)
+    assert one.receive(data[:MAX_RESPONSE_HEAD]) is None
+    with pytest.raises(ConnectionError):
+        one.receive(data[MAX_RESPONSE_HEAD:])

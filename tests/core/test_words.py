@@ -1,0 +1,371 @@
+"""What errors and refusals say, to the letter: people search for these words."""
+
+from __future__ import annotations
+
+import pytest
+
+from simple_websocket.client_handshake import (
+    MAX_INFORMATIONAL,
+    MAX_RESPONSE_HEAD,
+    ClientHandshake,
+    parse_url,
+)
+from simple_websocket.deflate import (
+    Deflate,
+    InflateError,
+    InflateTooBig,
+    PerMessageDeflate,
+    accept_offer,
+    from_option,
+    negotiate,
+)
+from simple_websocket.errors import ConnectionError
+from simple_websocket.handshake import Rejected, accept_token, rejection_response
+from simple_websocket.protocol import close_payload
+
+
+def raised(error, action, *arguments, **options):
+    with pytest.raises(error) as caught:
+        action(*arguments, **options)
+    assert type(caught.value) is error
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ('code', 'reason', 'error', 'words'),
+    [
+        (True, None, TypeError, 'reason (the close code) must be an int, not bool'),
+        ('1000', None, TypeError, 'reason (the close code) must be an int, not str'),
+        (
+            1006,
+            None,
+            ValueError,
+            'reason (the close code) 1006 must not be sent in a Close frame',
+        ),
+        (1000, b'bye', TypeError, 'message must be a str, not bytes'),
+        (
+            1000,
+            '\u20ac' * 42,
+            ValueError,
+            'message is 126 bytes long, a Close frame takes 123',
+        ),
+    ],
+)
+def test_a_close_that_cannot_be_sent_says_why(code, reason, error, words):
+    assert raised(error, close_payload, code, reason) == words
+
+
+NO_8 = ' (zlib cannot compress with a window of 8 bits)'
+
+
+@pytest.mark.parametrize(
+    ('option', 'value', 'error', 'words'),
+    [
+        ('level', '6', TypeError, 'level must be an int, not str'),
+        ('level', 10, ValueError, 'level must be from 0 to 9, not 10'),
+        ('mem_level', 0, ValueError, 'mem_level must be from 1 to 9, not 0'),
+        ('threshold', -1, ValueError, 'threshold must be at least 0, not -1'),
+        ('threshold', 1.5, TypeError, 'threshold must be an int, not float'),
+        *(
+            (side + name, value, error, f'{side}{name} {words}')
+            for side in ('server', 'client')
+            for name, value, error, words in [
+                ('_max_window_bits', 8, ValueError, f'must be from 9 to 15{NO_8}, not 8'),
+                ('_no_context_takeover', 1, TypeError, 'must be a bool, not int'),
+            ]
+        ),
+    ],
+)
+def test_an_option_of_the_compression_says_what_it_may_be(option, value, error, words):
+    assert raised(error, Deflate, **{option: value}) == words
+
+
+@pytest.mark.parametrize(
+    ('option', 'error', 'words'),
+    [
+        ('gzip', ValueError, "compression must be 'deflate' or None, not 'gzip'"),
+        (
+            1.5,
+            TypeError,
+            "compression must be None, True, 'deflate' or a Deflate, not float",
+        ),
+    ],
+)
+def test_a_wrong_compression_says_what_it_may_be(option, error, words):
+    assert raised(error, from_option, option) == words
+
+
+@pytest.mark.parametrize(
+    ('value', 'words'),
+    [
+        ('=x', "no extension name at 0 in '=x'"),
+        ('a b', "unexpected text at 2 in 'a b'"),
+        ('a; b="c d"', "'c d' is not a token"),
+    ],
+)
+def test_a_header_of_extensions_says_where_it_is_wrong(value, words):
+    for judge in (negotiate, accept_offer):
+        with pytest.raises(Exception, match='.') as caught:
+            judge(Deflate(), [value])
+        assert str(caught.value) == words
+
+
+@pytest.mark.parametrize(
+    ('options', 'answer', 'words'),
+    [
+        (None, 'permessage-deflate', 'extension permessage-deflate was not asked for'),
+        (Deflate(), 'x-other', 'extension x-other was not asked for'),
+        (
+            Deflate(),
+            'permessage-deflate, permessage-deflate',
+            'permessage-deflate was accepted twice',
+        ),
+        (
+            Deflate(server_no_context_takeover=True),
+            'permessage-deflate',
+            'server_no_context_takeover was asked for',
+        ),
+        (
+            Deflate(server_max_window_bits=10),
+            'permessage-deflate; server_max_window_bits=11',
+            'server_max_window_bits was to be at most 10, not 11',
+        ),
+        (
+            Deflate(server_max_window_bits=10),
+            'permessage-deflate',
+            'server_max_window_bits was to be at most 10, not 15',
+        ),
+        (
+            Deflate(),
+            'permessage-deflate; server_max_window_bits=9; client_max_window_bits=8',
+            'zlib cannot compress with a window of 8 bits',
+        ),
+        (Deflate(), 'permessage-deflate; x', 'unknown parameter x'),
+        (
+            Deflate(),
+            'permessage-deflate; client_no_context_takeover; client_no_context_takeover',
+            'duplicate parameter client_no_context_takeover',
+        ),
+        (
+            Deflate(),
+            'permessage-deflate; client_no_context_takeover=1',
+            'client_no_context_takeover takes no value',
+        ),
+        (
+            Deflate(),
+            'permessage-deflate; client_max_window_bits',
+            'client_max_window_bits needs a value',
+        ),
+        (
+            Deflate(),
+            'permessage-deflate; client_max_window_bits=16',
+            "client_max_window_bits must be 8 to 15, not '16'",
+        ),
+    ],
+)
+def test_a_bad_answer_to_an_offer_says_what_is_wrong(options, answer, words):
+    with pytest.raises(Exception, match='.') as caught:
+        accept_offer(options, [answer])
+    assert str(caught.value) == words
+
+
+@pytest.mark.parametrize(
+    ('data', 'limit', 'error', 'words'),
+    [
+        (b'', None, InflateError, 'the compressed message has no data'),
+        (b'\xf2', None, InflateError, 'the compressed message is incomplete'),
+        (b'\x03\x00' * 1025, None, InflateError, 'too many final blocks in a message'),
+        (
+            b'\x07',
+            None,
+            InflateError,
+            'corrupt compressed data: Error -3 while decompressing data: invalid block type',
+        ),
+        (
+            bytes.fromhex('f248cdc9c90700'),
+            4,
+            InflateTooBig,
+            'the message inflates to too much',
+        ),
+    ],
+)
+def test_a_bad_compressed_message_says_what_is_wrong(data, limit, error, words):
+    assert raised(error, PerMessageDeflate().decompress, data, True, limit) == words
+
+
+class TestRefusal:
+    def test_the_exception_reads_like_the_answer(self):
+        assert str(Rejected(400, 'No.')) == '400 No.'
+
+    def test_a_400_to_the_byte(self):
+        assert rejection_response(Rejected(400, 'No\u2026', [('Allow', 'GET')])) == (
+            b'HTTP/1.1 400 Bad Request\r\n'
+            b'Content-Type: text/plain; charset=utf-8\r\n'
+            b'Content-Length: 6\r\n'
+            b'Connection: close\r\n'
+            b'Sec-WebSocket-Version: 13\r\n'
+            b'Allow: GET\r\n'
+            b'\r\n'
+            b'No\xe2\x80\xa6\n'
+        )
+
+    def test_a_426_to_the_byte(self):
+        assert rejection_response(Rejected(426, 'No.')) == (
+            b'HTTP/1.1 426 Upgrade Required\r\n'
+            b'Content-Type: text/plain; charset=utf-8\r\n'
+            b'Content-Length: 4\r\n'
+            b'Connection: close, Upgrade\r\n'
+            b'Upgrade: websocket\r\n'
+            b'Sec-WebSocket-Version: 13\r\n'
+            b'\r\n'
+            b'No.\n'
+        )
+
+    def test_a_status_without_a_name_is_refused(self):
+        answer = rejection_response(Rejected(499, 'No.'))
+        assert answer.startswith(b'HTTP/1.1 499 Refused\r\n')
+
+    @pytest.mark.parametrize('mark', ['\r', '\n', '\0'])
+    def test_a_header_of_two_lines_is_never_written(self, mark):
+        rejected = Rejected(400, 'No.', [('Allow', f'GET{mark}')])
+        words = raised(ValueError, rejection_response, rejected)
+        assert words == 'a header has a line break or a NUL in it'
+
+
+@pytest.mark.parametrize(
+    ('url', 'error', 'words'),
+    [
+        (b'ws://a', TypeError, 'url must be a str, not bytes'),
+        ('ws://a#b', ValueError, 'url has a fragment, which a WebSocket URL must not have'),
+        (
+            'ws://a/ b',
+            ValueError,
+            'url has a space, a backslash or a control character in it',
+        ),
+        (
+            'ws://a/\u20ac',
+            ValueError,
+            'url: path and query must be ASCII; percent-encode the rest',
+        ),
+    ],
+)
+def test_a_url_says_what_is_wrong_with_it(url, error, words):
+    assert raised(error, parse_url, url) == words
+
+
+def client(**arguments):
+    return ClientHandshake(parse_url('ws://example.com/'), **arguments)
+
+
+def test_an_origin_says_what_it_must_be():
+    assert raised(TypeError, client, origin=b'x') == 'origin must be a str, not bytes'
+
+
+def response(one, *fields, status='101 Switching Protocols', **changes):
+    """Bytes of a response; what is not changed is right."""
+    head = {
+        'Upgrade': 'websocket',
+        'Connection': 'Upgrade',
+        'Sec-WebSocket-Accept': accept_token(one.key),
+    }
+    head.update({name.replace('_', '-'): value for name, value in changes.items()})
+    lines = [f'HTTP/1.1 {status}', *(f'{name}: {value}' for name, value in head.items())]
+    return '\r\n'.join([*lines, *fields, '', '']).encode()
+
+
+class TestAnswers:
+    @pytest.mark.parametrize(
+        ('changes', 'fields', 'words'),
+        [
+            ({'Upgrade': 'h2c'}, (), 'the server upgrades to something else'),
+            ({'Connection': 'close'}, (), 'the response has no Connection: Upgrade'),
+            (
+                {'Sec-WebSocket-Accept': 'x'},
+                (),
+                'Sec-WebSocket-Accept is missing, repeated or wrong',
+            ),
+            (
+                {},
+                ('Sec-WebSocket-Extensions: permessage-deflate',),
+                'the server chose an extension where none was asked for',
+            ),
+            (
+                {},
+                ('Sec-WebSocket-Protocol: a', 'Sec-WebSocket-Protocol: b'),
+                'the server chose more than one subprotocol',
+            ),
+            (
+                {},
+                (f'Sec-WebSocket-Protocol: {"x" * 100}',),
+                f"the server chose subprotocol '{'x' * 80}', not asked for",
+            ),
+        ],
+    )
+    def test_a_wrong_101_says_what_is_wrong(self, changes, fields, words):
+        one = client()
+        data = response(one, *fields, **changes)
+        error = raised(ConnectionError, one.receive, data)
+        assert error == f'Connection error: {words}'
+
+    def test_too_many_informational_responses_are_called_so(self):
+        data = b'HTTP/1.1 100 Continue\r\n\r\n'
+        one = client()
+        assert one.receive(data * MAX_INFORMATIONAL) is None
+        error = raised(ConnectionError, one.receive, data)
+        assert error == 'Connection error: too many informational responses'
+
+    def test_another_protocol_is_called_so(self):
+        error = raised(ConnectionError, client().receive, b'SSH-2.0\r\n\r\n')
+        words = 'Connection error: the server does not speak HTTP: illegal status line'
+        assert error.startswith(words)
+
+    def test_what_is_fed_behind_the_answer_is_not_expected(self):
+        one = client()
+        assert one.receive(response(one)) is not None
+        error = raised(ConnectionError, one.receive, b'x')
+        assert error == 'Connection error: unexpected data in the handshake'
+
+    def test_a_head_that_is_too_long_says_so(self):
+        one = client()
+        early = b'HTTP/1.1 103 Early Hints\r\nLink: ' + b'a' * 30_000 + b'\r\n\r\n'
+        assert one.receive(early * 2) is None
+        long = 'X: ' + 'a' * (MAX_RESPONSE_HEAD - 2 * len(early))
+        for data in (response(one, long), response(one, long)[:-2]):
+            two = client()
+            two.key = one.key
+            assert two.receive(early * 2) is None
+            error = raised(ConnectionError, two.receive, data)
+            assert error == 'Connection error: the response is too long'
+
+    def test_a_server_that_hangs_up_says_when(self):
+        one = client()
+        assert raised(ConnectionError, one.receive_eof) == (
+            'Connection error: the server hung up before its response'
+        )
+        assert one.receive(b'HTTP/1.1 ') is None
+        assert raised(ConnectionError, one.receive_eof) == (
+            'Connection error: the server hung up in the middle of its response'
+        )
+
+    @pytest.mark.parametrize(
+        ('status', 'reason', 'words'),
+        [
+            (200, 'OK', '200 OK'),
+            (300, 'Choose', "300 Choose (to '/b'; redirects are not followed)"),
+            (399, 'Go', "399 Go (to '/b'; redirects are not followed)"),
+            (400, 'No', '400 No'),
+            (401, 'N\u00f6', '401 N\u00f6'),
+        ],
+    )
+    def test_a_refusal_reads_like_the_status_line(self, status, reason, words):
+        data = f'HTTP/1.1 {status} {reason}\r\nLocation: /b\r\n\r\n'.encode('latin-1')
+        assert raised(ConnectionError, client().receive, data) == f'Connection error: {words}'
+
+    def test_a_redirect_to_nowhere_is_one(self):
+        error = raised(ConnectionError, client().receive, b'HTTP/1.1 302 Found\r\n\r\n')
+        assert error == 'Connection error: 302 Found'
+
+    def test_a_long_reason_is_cut(self):
+        data = b'HTTP/1.1 500 ' + b'a' * 400 + b'\r\n\r\n'
+        error = raised(ConnectionError, client().receive, data)
+        assert error == 'Connection error: 500 ' + 'a' * 300
