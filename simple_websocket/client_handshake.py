@@ -293,7 +293,7 @@ def _text(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
 def _refusal(response: h11.Response) -> ConnectionError:
     """Return what a final response means: no WebSocket, with its status."""
     headers = _text(response.headers)
-    message = response.reason.decode('latin-1', 'replace')
+    message = response.reason.decode('latin-1')
     location = header_values(index_fields(headers), 'location')
     if 300 <= response.status_code < 400 and location:
         message += f' (to {location[0]!r}; redirects are not followed)'

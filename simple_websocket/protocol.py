@@ -400,7 +400,7 @@ class Protocol:
                 message = str(payload, 'utf-8') if self._text else payload
             else:
                 if self._text:
-                    self._check_utf8(payload, final)
+                    self._check_utf8(payload)
                 if self._parts is None:
                     self._parts = bytearray()
                 self._parts += payload
@@ -413,11 +413,11 @@ class Protocol:
         else:
             self.input_buffer().append(message)
 
-    def _check_utf8(self, payload: bytes, final: bool) -> None:
+    def _check_utf8(self, payload: bytes) -> None:
         """Fail as soon as no continuation could make the text valid (8.1)."""
         if self._utf8 is None:
             self._utf8 = _Utf8Decoder()
-        self._utf8.decode(payload, final)
+        self._utf8.decode(payload)
         # Python waits for the third byte before it tells a surrogate.
         if b'\xed\xa0' <= self._utf8.getstate()[0] < b'\xee':
             self._utf8.decode(b'', True)
@@ -637,7 +637,6 @@ class Protocol:
         """
         if self.deadline is None or now < self.deadline:
             return
-        self.dirty = True
         if self.state == OPEN:
             self._keep_alive(now)
         elif self.state == ENDING:

@@ -55,6 +55,7 @@ import os
 import site
 import sys
 
+sys.path.insert(0, {root!r})
 site.addsitedir({environment!r})
 sys.path.append({coverage!r})
 
@@ -76,6 +77,7 @@ def double(environment: Path) -> None:
     where = WHERE / 'venvs' / environment.name
     venv.create(where, clear=True, symlinks=True)
     start = START.format(
+        root=str(ROOT),
         environment=str(site_packages(environment)),
         coverage=str(site_packages(Path(sys.prefix))),
         config=str(WHERE / 'config-'),
