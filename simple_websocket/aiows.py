@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
@@ -93,8 +94,9 @@ class AioBase(Connection, Conversation):
     async def _ended(self) -> None:
         await self._open_link.join(None)
 
+    @abstractmethod
     async def _start(self) -> None:
-        raise NotImplementedError
+        """Open the connection."""
 
     async def __aenter__(self: _Base) -> _Base:
         if self._link is None:  # made by the constructor

@@ -15,6 +15,7 @@ with ``async with`` and ``async for``.
 from __future__ import annotations
 
 import asyncio
+from abc import abstractmethod
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -39,9 +40,9 @@ _Self = TypeVar('_Self', bound='Conversation')
 class Conversation:
     """``async with`` and ``async for`` over ``receive`` and ``close``."""
 
+    @abstractmethod
     async def receive(self, timeout: float | None = None) -> Any:
         """Receive a message; see the classes that do it."""
-        raise NotImplementedError
 
     async def close(self, reason: int | None = None, message: str | None = None) -> None:
         """Close the connection (RFC 6455 section 7.1.2).
@@ -61,8 +62,9 @@ class Conversation:
         """
         await self._close(reason, message, wait=True)
 
+    @abstractmethod
     async def _close(self, reason: int | None, message: str | None, wait: bool) -> None:
-        raise NotImplementedError
+        """Close; with ``wait``, until the peer has answered."""
 
     async def __aenter__(self: _Self) -> _Self:
         return self

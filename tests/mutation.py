@@ -1,7 +1,7 @@
 """Change the protocol's files, one small thing at a time, and see a test fail each time.
 
     python tests/mutation.py                 all mutants: some minutes
-    python tests/mutation.py --again         those that survived the last time
+    python tests/mutation.py --again         those that survived, and what is new
 
 A mutant that survives points at behaviour which no test holds, or at code that
 makes no difference.  The ones that can't be killed are explained one by one in
@@ -32,7 +32,7 @@ WHERE = ROOT / '.build' / 'mutation'
 EXPLAINED = ROOT / 'tests' / 'mutants.toml'
 
 MODULES = ('protocol', 'deflate', 'handshake', 'client_handshake')
-TESTS = ('protocol', 'deflate', 'handshake', 'options')
+TESTS = ('protocol', 'deflate', 'handshake', 'options', 'words')
 
 #: Tests that measure time or memory, or go through all close codes: they take
 #: seconds, and the rest notices what they would.
@@ -161,21 +161,27 @@ def report() -> int:
     return int(survived != known or bool(unknown) or not killed)
 
 
+def test(again: bool) -> bool:
+    """Run the tests against the mutants; whether that went through."""
+    if not again:
+        shutil.rmtree(WHERE / 'mutants', ignore_errors=True)
+    lay_out()
+    if run([]):
+        return False
+    names = [name for name, what in results().items() if what in SURVIVED]
+    return not (again and names and run(names))
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--again', action='store_true', help='only those that survived')
+    parser.add_argument('--again', action='store_true', help='go on from the last run')
     parser.add_argument('--report', action='store_true', help='what the last run found')
     options = parser.parse_args()
     WHERE.mkdir(parents=True, exist_ok=True)
     os.chdir(WHERE)
-    if not options.report:
-        if not options.again:
-            shutil.rmtree(WHERE / 'mutants', ignore_errors=True)
-        lay_out()
-        names = [name for name, what in results().items() if what in SURVIVED]
-        if (options.again and not names) or run(names if options.again else []):
-            print((WHERE / 'log').read_text(errors='replace')[-5000:])
-            return 1
+    if not options.report and not test(options.again):
+        print((WHERE / 'log').read_text(errors='replace')[-5000:])
+        return 1
     return report()
 
 

@@ -49,17 +49,16 @@ def test_the_bounds_themselves_are_allowed_and_work(options):
     assert sender.decompress(receiver.compress(message), True) == message
 
 
-OWN = Deflate(level=2, mem_level=3, threshold=4)
-
-
 @pytest.mark.parametrize(
-    'engine',
-    [negotiate(OWN, ['permessage-deflate'])[0], accept_offer(OWN, [
-        'permessage-deflate; server_max_window_bits=12'
-    ])],
+    'make_engine',
+    [
+        lambda own: negotiate(own, ['permessage-deflate'])[0],
+        lambda own: accept_offer(own, ['permessage-deflate; server_max_window_bits=12']),
+    ],
     ids=['server', 'client'],
-)  # fmt: skip
-def test_level_memory_and_threshold_are_those_of_the_options(engine, monkeypatch):
+)
+def test_level_memory_and_threshold_are_those_of_the_options(make_engine, monkeypatch):
+    engine = make_engine(Deflate(level=2, mem_level=3, threshold=4))
     assert (engine.level, engine.mem_level, engine.threshold) == (2, 3, 4)
     asked = []
     make = zlib.compressobj

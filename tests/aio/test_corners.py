@@ -1,0 +1,261 @@
+"""What happens rarely: errors in the middle of the handshake, in odd orders, and
+what aiohttp does only in some configurations."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+import ssl
+import struct
+
+import pytest
+from aio.peer import HEADERS, Peer, listening, tcp_pair, until
+from aio.test_aiohttp import application, raw
+from aio.test_asgi import Script, text
+from aiohttp import web
+from support.peer import TEXT, switching
+from websockets.asyncio.client import connect
+
+from simple_websocket import AioClient, AioServer, ConnectionClosed, ConnectionError
+from simple_websocket.aiows import _Opening
+from simple_websocket.client_handshake import ClientHandshake, parse_url
+from simple_websocket.takeover import Husk
+
+RESET = struct.pack('ii', 1, 0)  # SO_LINGER: close with an RST
+
+
+class TestServer:
+    async def test_a_malformed_list_of_extensions_is_a_400(self):
+        theirs, ours = await tcp_pair()
+        peer = Peer(*await asyncio.open_connection(sock=theirs), client=True)
+        headers = {**HEADERS, 'Sec-WebSocket-Extensions': '=x'}
+        with pytest.raises(ConnectionError) as refused:
+            await AioServer.accept(sock=ours, headers=headers)
+        assert refused.value.status_code == 400
+        head = await peer.head()
+        assert head.startswith(b'HTTP/1.1 400 ')
+        await peer.reader.read()
+        await peer.close()
+
+
+class TestClient:
+    async def test_a_reset_in_the_handshake_is_a_connection_error(self):
+        async def serve(peer):
+            await peer.head()
+            sock = peer.writer.get_extra_info('socket')
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+            peer.writer.transport.abort()
+
+        async with listening(serve) as port:
+            with pytest.raises(ConnectionError, match='the handshake failed') as failed:
+                await AioClient.connect(f'ws://127.0.0.1:{port}')
+        assert isinstance(failed.value.__cause__, OSError)
+
+    async def test_a_bad_answer_to_the_compression_is_a_connection_error(self):
+        async def serve(peer):
+            request = await peer.head()
+            await peer.send(switching(request, b'Sec-WebSocket-Extensions: permessage-deflate; x'))
+            await peer.expect_eof()
+
+        async with listening(serve) as port:
+            with pytest.raises(ConnectionError, match='unknown parameter x'):
+                await AioClient.connect(f'ws://127.0.0.1:{port}')
+
+    async def test_tcp_that_gives_up_first_says_so(self, monkeypatch):
+        async def give_up(*arguments, **options):
+            raise TimeoutError(errno.ETIMEDOUT, 'Connection timed out')
+
+        monkeypatch.setattr(asyncio.get_running_loop(), 'create_connection', give_up)
+        with pytest.raises(OSError) as failed:
+            await AioClient.connect('ws://127.0.0.1:1')
+        assert failed.value.errno == errno.ETIMEDOUT
+
+    async def test_a_socket_is_closed_when_tls_fails_on_it(self):
+        async def serve(peer):
+            await peer.reader.read(1)
+            await peer.send(b'no TLS here\r\n')
+            await peer.reader.read()
+
+        async with listening(serve) as port:
+            sock = socket.create_connection(('127.0.0.1', port))
+            with pytest.raises(ssl.SSLError):
+                await AioClient.connect('wss://localhost', sock=sock)
+            assert sock.fileno() == -1
+
+    async def test_what_comes_behind_a_bad_answer_changes_nothing(self):
+        made = []
+        opening = _Opening(
+            ClientHandshake(parse_url('ws://a')), made.append, asyncio.get_running_loop()
+        )
+        for _ in range(2):
+            opening.data_received(b'SSH-2.0\r\n\r\n')
+        opening.connection_lost(None)
+        with pytest.raises(ConnectionError, match='does not speak HTTP'):
+            await opening.result
+        assert made == []
+
+
+class TestASGI:
+    async def test_the_target_has_the_query(self):
+        targets = []
+
+        class Mine(AioServer):
+            def choose_subprotocol(self, request):
+                targets.append(request.target)
+
+        for scope in ({'path': '/a', 'query_string': b'b=c'}, {'raw_path': b'/%C3%B6'}):
+            script = Script(**scope)
+            ws = await Mine.accept(asgi=(script.scope, script.events.get, script.send))
+            await ws.close()
+        assert targets == ['/a?b=c', '/%C3%B6']
+
+    async def test_a_server_that_begins_with_another_event_is_a_value_error(self):
+        script = Script()
+        script.events.get_nowait()
+        script.events.put_nowait(text('x'))
+        with pytest.raises(ValueError, match="'websocket.receive' where websocket.connect"):
+            await script.accept()
+        assert script.sent == []
+
+    async def test_a_subprotocol_that_was_not_offered_is_a_value_error(self):
+        class Wrong(AioServer):
+            def choose_subprotocol(self, request):
+                return 'other'
+
+        script = Script(subprotocols=['one'])
+        with pytest.raises(ValueError, match="'other' is not one that the client offered"):
+            await Wrong.accept(asgi=(script.scope, script.events.get, script.send))
+        assert script.sent == []
+
+    async def test_an_event_that_nobody_knows_is_passed_over(self):
+        ws = await Script({'type': 'websocket.new'}, text('x')).accept()
+        assert await ws.receive() == 'x'
+        await ws.close()
+
+    async def test_a_close_that_comes_too_late_is_no_error(self):
+        script = Script()
+        ws = await script.accept()
+        script.error = OSError('gone')
+        await ws.close(4000, 'done')
+        assert (ws.connected, ws.close_reason, ws.close_message) == (False, 4000, 'done')
+
+    async def test_a_send_that_fails_behind_a_close_has_its_code(self):
+        script, release = Script(), asyncio.Event()
+        ws = await script.accept()
+        send = script.send
+
+        async def slow(event):
+            if event['type'] == 'websocket.send':
+                await release.wait()
+                raise OSError('closed in the meantime')
+            await send(event)
+
+        ws._server_send = slow
+        sending = asyncio.ensure_future(ws.send('x'))
+        await asyncio.sleep(0)
+        await ws.close(4000, 'done')
+        release.set()
+        with pytest.raises(ConnectionClosed) as closed:
+            await sending
+        assert (closed.value.reason, closed.value.message) == (4000, 'done')
+
+    async def test_it_says_what_state_it_is_in(self):
+        ws = await Script().accept()
+        assert repr(ws) == '<simple_websocket.WebSocketASGI open>'
+        await ws.close(4000)
+        assert repr(ws) == '<simple_websocket.WebSocketASGI closed: 4000>'
+
+
+class TestAiohttp:
+    async def test_without_an_access_log(self):
+        async def handler(request):
+            ws = await AioServer.accept(aiohttp=request)
+            await ws.send(await ws.receive())
+            await ws.close()
+            return web.Response()
+
+        async with application(handler, access_log=None) as app:
+            async with connect(f'ws://127.0.0.1:{app.port}/') as there:
+                await there.send('x')
+                assert await there.recv() == 'x'
+
+    async def test_what_a_handler_may_ask_of_its_transport_is_answered(self):
+        seen = {}
+
+        async def handler(request):
+            peer = request.transport.get_extra_info('peername')
+            async with await AioServer.accept(aiohttp=request) as ws:
+                transport = request.transport
+                assert isinstance(transport, Husk)
+                seen['same peer'] = transport.get_extra_info('peername') == peer
+                seen['default'] = transport.get_extra_info('nothing', 7)
+                seen['to be written'] = transport.get_write_buffer_size()
+                seen['closing'] = transport.is_closing()
+                await ws.send('done')
+            return web.Response()
+
+        async with application(handler) as app:
+            async with connect(f'ws://127.0.0.1:{app.port}/') as there:
+                assert await there.recv() == 'done'
+        assert seen == {'same peer': True, 'default': 7, 'to be written': 0, 'closing': False}
+
+    async def test_a_connection_is_found_among_those_of_the_server(self):
+        """By name: whatever else aiohttp asks of them, the handler answers."""
+        seen = {}
+
+        async def handler(request):
+            async with await AioServer.accept(aiohttp=request) as ws:
+                (connection,) = app.runner.server.connections
+                seen['keepalive'] = connection.keepalive_timeout
+                await ws.send('done')
+            return web.Response()
+
+        async with application(handler, keepalive_timeout=17) as app:
+            async with connect(f'ws://127.0.0.1:{app.port}/') as there:
+                assert await there.recv() == 'done'
+        assert seen == {'keepalive': 17}
+
+    async def test_a_pipelined_response_that_filled_the_socket_comes_first(self):
+        """aiohttp has paused the transport then; the link has to know it."""
+        size = 30_000_000
+        paused = asyncio.Event()
+
+        async def handler(request):
+            transport = request.transport
+            transport.write(b'.' * size)  # more of it than the socket takes
+            assert request.protocol._paused
+            ws = await AioServer.accept(aiohttp=request)
+            paused.set()
+            await ws.send('behind')
+            await ws.close()
+            return web.Response()
+
+        async with application(handler) as app:
+            peer = await raw(app.port)
+            await asyncio.wait_for(paused.wait(), 5)
+            assert await peer.reader.readexactly(size) == b'.' * size
+            assert (await peer.head()).startswith(b'HTTP/1.1 101 ')
+            await peer.expect(TEXT, b'behind')
+            await peer.expect_close(1000)
+            await peer.send(peer.close_frame(1000))
+            await peer.expect_eof()
+            await peer.close()
+
+    async def test_a_handler_that_no_server_lists_is_taken_over_as_well(self):
+        """As in a server of another make that runs aiohttp's handler."""
+        seen = []
+
+        async def handler(request):
+            manager, request.protocol._manager = request.protocol._manager, None
+            ws = await AioServer.accept(aiohttp=request)
+            request.protocol._manager = manager
+            async for message in ws:
+                seen.append(message)
+            return web.Response()
+
+        async with application(handler) as app:
+            async with connect(f'ws://127.0.0.1:{app.port}/') as there:
+                await there.send('x')
+            await until(lambda: seen == ['x'])
+            await until(lambda: not app.runner.server.connections)

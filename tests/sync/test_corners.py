@@ -1,0 +1,247 @@
+"""What happens rarely: full buffers and errors in the middle of connecting, and
+hosts that are not quite like the others."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import gc
+import selectors
+import socket
+import struct
+import sys
+import types
+
+import pytest
+from support.peer import TEXT, Peer, environ_for, switching, tcp_pair
+from sync.test_tls import context
+
+from simple_websocket import Client, ConnectionError, Server, get_profile, websocket_app
+from simple_websocket.hosts import Host, find_socket, take_over
+
+RESET = struct.pack('ii', 1, 0)  # SO_LINGER: close with an RST
+
+
+def noting(world):
+    """The profile of a world, and what connections have waited to write for."""
+    profile = get_profile(world.name)
+    waits = []
+
+    def wait(fd, write, timeout):
+        waits.append((write, timeout))
+        return profile.wait(fd, write, timeout)
+
+    return dataclasses.replace(profile, wait=wait), waits
+
+
+def fill(sock):
+    """Write until nothing more fits; how much it was."""
+    sock.setblocking(False)
+    size = 0
+    with contextlib.suppress(OSError):
+        while True:
+            size += sock.send(b'x' * 65536)
+    while True:  # the rest of the room, if there is any
+        try:
+            size += sock.send(b'x')
+        except OSError:
+            return size
+
+
+def read_all(sock, size):
+    while size:
+        size -= len(sock.recv(min(size, 65536)))
+
+
+@pytest.mark.parametrize('open_timeout', [None, 5])
+def test_a_request_waits_until_there_is_room_for_it(world, open_timeout):
+    theirs, ours = world.socketpair()
+    size = fill(ours)
+    profile, waits = noting(world)
+    options = {'sock': ours, 'profile': profile, 'open_timeout': open_timeout}
+    task = world.spawn(lambda: Client.connect('ws://localhost', **options))
+    world.wait_until(lambda: waits)
+    assert waits[0][0] and (waits[0][1] is None) is (open_timeout is None)
+    read_all(theirs, size)
+    peer = Peer(theirs, client=False)
+    peer.send(switching(peer.head()), (TEXT, b'hello'))
+    ws = task.join()
+    assert ws.receive(5) == 'hello'
+    ws._link.abandon()
+    world.settles_to(lambda: ws._link.finished, True)
+
+
+def test_a_tls_handshake_waits_until_there_is_room_for_it(world):
+    theirs, ours = world.socketpair()
+    size = fill(ours)
+    profile, waits = noting(world)
+    options = {'sock': ours, 'profile': profile, 'ssl_context': context(world, False)}
+    task = world.spawn(lambda: Client.connect('wss://localhost', **options))
+    world.wait_until(lambda: waits)
+    assert waits[0][0]
+    read_all(theirs, size)
+    tls = world.closing(context(world, True).wrap_socket(theirs, server_side=True))
+    peer = Peer(tls, client=False)
+    peer.send(switching(peer.head()), (TEXT, b'hello'))
+    ws = task.join()
+    assert ws.receive(5) == 'hello'
+    ws._link.abandon()
+    world.settles_to(lambda: ws._link.finished, True)
+
+
+def test_a_reset_in_the_handshake_is_a_connection_error(world, classes):
+    listener, port = world.listen()
+
+    def serve():
+        sock = listener.accept()[0]
+        Peer(sock, client=False).head()
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+        sock.close()
+
+    task = world.spawn(serve)
+    with pytest.raises(ConnectionError, match='the handshake failed') as failed:
+        Client.connect(f'ws://127.0.0.1:{port}', **classes)
+    assert isinstance(failed.value.__cause__, OSError)
+    task.join()
+
+
+def resolving_to(world, *addresses, **changes):
+    """The profile of a world where every name has these addresses."""
+    return dataclasses.replace(
+        get_profile(world.name), getaddrinfo=lambda *_: addresses, **changes
+    )
+
+
+def tcp(port):
+    return socket.AF_INET, socket.SOCK_STREAM, 0, '', ('127.0.0.1', port)
+
+
+def test_an_address_that_lets_us_in_at_once_needs_no_wait(world, tmp_path):
+    """TCP on loopback may do so, a Unix socket always does."""
+    listener = world.closing(world.socket.socket(socket.AF_UNIX))
+    listener.bind(str(tmp_path / 'socket'))
+    listener.listen()
+    address = socket.AF_UNIX, socket.SOCK_STREAM, 0, '', str(tmp_path / 'socket')
+
+    def serve():
+        peer = Peer(world.closing(listener.accept()[0]), client=False)
+        peer.send(switching(peer.head()), (TEXT, b'hello'))
+
+    task = world.spawn(serve)
+    ws = Client.connect('ws://localhost', profile=resolving_to(world, address))
+    assert ws.receive(5) == 'hello'
+    task.join()
+    ws._link.abandon()
+    world.settles_to(lambda: ws._link.finished, True)
+
+
+def test_a_name_without_an_address_is_an_oserror(world):
+    with pytest.raises(OSError, match='localhost has no address') as failed:
+        Client.connect('ws://localhost', profile=resolving_to(world))
+    assert failed.value.errno == errno.EHOSTUNREACH
+
+
+def test_an_address_that_never_answers_takes_all_the_time_there_is(world):
+    """The next one is not tried then: the deadline is one for all of them."""
+    asked = []
+
+    def wait(fd, write, timeout):
+        asked.append(timeout)
+        return False
+
+    _, port = world.listen()
+    profile = resolving_to(world, tcp(port), tcp(port), wait=wait)
+    gc.collect()
+    baseline = world.fds()
+    with pytest.raises(TimeoutError, match='open_timeout'):
+        Client.connect('ws://localhost', profile=profile, open_timeout=3)
+    assert len(asked) == 1 and 0 < asked[0] <= 3
+    assert world.fds() == baseline
+
+
+def test_an_interrupt_while_connecting_leaves_no_socket(world):
+    def wait(fd, write, timeout):
+        raise KeyboardInterrupt
+
+    _, port = world.listen()
+    profile = resolving_to(world, tcp(port), wait=wait)
+    gc.collect()
+    baseline = world.fds()
+    with pytest.raises(KeyboardInterrupt):
+        Client.connect('ws://localhost', profile=profile)
+    assert world.fds() == baseline
+
+
+@pytest.mark.parametrize('handler', [5, 'f'])
+def test_an_application_of_what_cannot_be_called_is_a_type_error(handler):
+    with pytest.raises(TypeError, match=f'handler must be a function .*, not {handler!r}'):
+        websocket_app(handler)
+
+
+def test_what_a_host_sends_in_pieces_goes_nowhere_either(world):
+    theirs, ours = tcp_pair(world)
+    ws = Server.accept(environ_for(ours))
+    peer = Peer(theirs, client=True)
+    peer.head()
+    assert ours.sendmsg([b'HTTP/1.1 200', b' OK\r\n\r\n']) == 19
+    peer.expect_close(1000)
+    peer.send(peer.close_frame(1000))
+    peer.expect_eof()
+    assert ws.close_reason == 1000
+
+
+@contextlib.contextmanager
+def lent(sock):
+    """Give a socket back to its class, which closes it, when the block is left."""
+    kind, inner = type(sock), getattr(sock, '_sock', None)
+    try:
+        yield
+    finally:
+        sock.__class__ = kind
+        if inner is not None and inner is not sock:  # eventlet's is itself
+            sock._sock = inner
+
+
+def test_a_host_that_says_nothing_of_an_input_has_read_nothing_ahead(world):
+    theirs, ours = tcp_pair(world)
+    host = Host('minimal', lambda environ: environ.get('minimal.socket'))
+    told = []
+    with lent(ours):
+        assert take_over(host, {'minimal.socket': ours}, ours, told.append) == b''
+        assert ours.recv(10) == b''
+        ours.sendall(b'HTTP/1.1 500 Oh')
+    assert told == [b'HTTP/1.1 500 Oh']
+    theirs.settimeout(0)
+    with pytest.raises(OSError):
+        theirs.recv(1)
+
+
+# What asks for it, Werkzeug, never has eventlet's sockets unless all is patched.
+@pytest.mark.only('threads', 'gevent')
+def test_a_selector_of_a_hosts_own_is_refused_the_socket_too(world):
+    """Not only one that registers it, see `Host.refuse_select`."""
+    _, ours = tcp_pair(world)
+    host = Host('picky', lambda environ: ours, refuse_select=True)
+    with lent(ours):
+        take_over(host, {}, ours, lambda data: None)
+        with pytest.raises(ConnectionAbortedError):
+            selectors._fileobj_to_fd(ours)
+        selector = selectors.DefaultSelector()
+        with pytest.raises(ConnectionAbortedError):
+            selector.register(ours, selectors.EVENT_READ)
+        assert selector.get_map() is None  # closed, for nobody else would
+
+
+def test_an_eventlet_server_of_another_age_is_taken_over_all_the_same(world, monkeypatch):
+    """Older ones have no flag to say that the request was handled."""
+    monkeypatch.setitem(sys.modules, 'eventlet.wsgi', types.ModuleType('eventlet.wsgi'))
+    theirs, ours = tcp_pair(world)
+    read = types.SimpleNamespace(read=lambda: b'early', close=lambda: None)
+    environ = {'eventlet.input': types.SimpleNamespace(get_socket=lambda: ours, rfile=read)}
+    host, sock = find_socket(environ)
+    assert sock is ours
+    with lent(ours):
+        assert take_over(host, environ, sock, lambda data: None) == b'early'
+    theirs.close()
+
