@@ -5,12 +5,14 @@ PYTHON ?= python3
 PIP = -m pip --disable-pip-version-check -qq
 PACKAGE = setup.cfg setup.py pyproject.toml simple_websocket/_codec.pyx
 
-.PHONY: help demo test races sanitize fuzz style bench conformance docs clean
+.PHONY: help demo test races sanitize fuzz style bench conformance docs clean coverage mutation
 
 help:
 	@echo "make demo         start the chat on a loopback port (ARGS=... for its options)"
 	@echo "make test         run the tests in every mode (ARGS='--mode gevent -- -k close')"
 	@echo "make races        many rounds of racing calls in every mode (ROUNDS=1000 SEED=...)"
+	@echo "make coverage     run the tests in every mode, and show what they miss"
+	@echo "make mutation     change the protocol's code, and see its tests fail"
 	@echo "make sanitize     test and fuzz the compiled codec under ASan and UBSan"
 	@echo "make fuzz         fuzz with libFuzzer for ten minutes (ARGS='--minutes 60')"
 	@echo "make style        ruff, and mypy --strict on the package"
@@ -29,7 +31,7 @@ help:
 	@.venv/$*/bin/python $(PIP) install --editable . -r $<
 	@touch $@
 
-.venv/full/.done .venv/eventlet-gunicorn/.done .venv/sanitize/.done .venv/fuzz/.done: requirements/bare.txt
+.venv/full/.done .venv/eventlet-gunicorn/.done .venv/sanitize/.done .venv/fuzz/.done .venv/mutation/.done: requirements/bare.txt
 
 demo: .venv/demo/.done
 	@test -f examples/chat/app.py || { echo "there is no examples/chat/app.py to run" >&2; exit 1; }
@@ -49,6 +51,12 @@ RACES = $(addprefix --mode ,threads threads-bare threads-wsproto gevent gevent-p
 races: .venv/bare/.done .venv/full/.done
 	@SWS_RACES=$(ROUNDS) SWS_RACES_SEED=$(SEED) .venv/full/bin/python tests/matrix.py \
 	    $(RACES) --bound $$((60 + $(ROUNDS))) $(ARGS) -- -k test_rounds_of
+
+coverage: .venv/coverage/.done .venv/bare/.done .venv/full/.done .venv/eventlet-gunicorn/.done
+	@.venv/coverage/bin/python tests/covered.py $(ARGS)
+
+mutation: .venv/mutation/.done
+	@.venv/mutation/bin/python tests/mutation.py $(ARGS)
 
 sanitize: .venv/sanitize/.done
 	@.venv/sanitize/bin/python tests/sanitize.py $(ARGS)
