@@ -22,6 +22,7 @@ interrupted.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -35,7 +36,7 @@ from .wire import DONTWAIT, Wire
 
 class HubLink(Link):
     """A link whose greenlets wait in a hub; a backend adds the methods
-    that raise ``NotImplementedError`` here and those of ``Link``."""
+    that are abstract here and those of ``Link``."""
 
     __slots__ = (
         '_armed',
@@ -63,37 +64,41 @@ class HubLink(Link):
 
     # -- what a hub adds --------------------------------------------------
 
+    @abstractmethod
     def _current(self) -> Any:
         """The running greenlet, or None where it is the hub, which can't wait."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _pause(self, timeout: float | None) -> Message | None:
         """Switch to the hub until ``_resume``, an exception, or ``timeout``.
 
         :returns: what was given to ``_resume``.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def _kick(self) -> None:
         """Have the hub call ``_switch_out`` soon: waiters are resumed by the
         hub only, never by another greenlet, which would not come back."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _call_home(self, function: Callable[[], None]) -> None:
         """Have the hub run ``function`` in a new greenlet; from any thread."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _start_reading(self) -> None:
-        raise NotImplementedError
+        """Have the hub call ``_on_readable``."""
 
+    @abstractmethod
     def _stop_reading(self) -> None:
-        raise NotImplementedError
+        """Stop that."""
 
+    @abstractmethod
     def _start_writing(self) -> None:
-        raise NotImplementedError
+        """Have the hub call ``_on_writable``."""
 
+    @abstractmethod
     def _stop_writing(self) -> None:
-        raise NotImplementedError
+        """Stop that."""
 
     # -- link -------------------------------------------------------------
 

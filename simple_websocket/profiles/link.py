@@ -13,6 +13,7 @@ error; ``send`` and ``close`` anyone, from any OS thread, at any time.
 from __future__ import annotations
 
 import os
+from abc import abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -71,17 +72,18 @@ class Link:
 
     # -- what a backend adds ---------------------------------------------
 
+    @abstractmethod
     def start(self) -> None:
         """Begin to watch; what arrived with the handshake is in the protocol."""
-        raise NotImplementedError
 
+    @abstractmethod
     def receive(self, timeout: float | None) -> Message | None:
         """The next message; None when ``timeout`` seconds are over.
 
         :raises ConnectionClosed: behind the last message.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def send(self, opcode: int, payload: Payload, timeout: float | None) -> None:
         """Write a message and wait until TCP has taken all of it.
 
@@ -89,47 +91,46 @@ class Link:
                                   ``timeout`` seconds: then the connection has
                                   failed, since half a frame may be out.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def close(self, payload: bytes, code: int, reason: str | None, wait: bool = True) -> None:
         """Do the closing handshake.
 
         :param wait: whether to stay until it is over, ``close_timeout`` at most.
         :raises ConnectionClosed: when the connection is closed already.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def wake(self) -> None:
         """Make a waiting ``receive`` look again."""
-        raise NotImplementedError
 
+    @abstractmethod
     def join(self, timeout: float | None) -> bool:
         """Wait until TCP is closed; whether it is."""
-        raise NotImplementedError
 
+    @abstractmethod
     def abandon(self) -> None:
         """Nobody holds the connection any more: close TCP soon.
 
         Called from a finaliser, so in any thread and between any two
         bytecodes: it takes no lock and raises nothing.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def _watch(self, read: bool, write: bool) -> None:
         """Call ``_on_readable``, ``_on_writable`` when TCP is ready for them."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _arm(self, deadline: float | None) -> None:
         """Call ``_on_deadline`` at that time; replaces what was armed."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _notify(self) -> None:
         """Wake whoever waits for something that has come about."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _release(self) -> None:
         """Stop watching, for good: the file descriptor is about to go."""
-        raise NotImplementedError
 
     # -- the same everywhere; call with nobody else inside ----------------
 

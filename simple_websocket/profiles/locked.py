@@ -16,6 +16,7 @@ the last one to leave closes.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -40,14 +41,14 @@ class LockedLink(Link):
 
     # -- what a backend adds ---------------------------------------------
 
+    @abstractmethod
     def _help_out(self, mark: int, timeout: float | None) -> None:
         """Wait until TCP takes more and see to it that it gets it; may return
         early.  ``mark`` is what ``_sent`` has to reach."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _wait_changed(self, condition: Callable[[], bool], timeout: float | None) -> None:
         """Wait until ``condition`` holds; it is asked again at each ``_notify``."""
-        raise NotImplementedError
 
     # -- one at a time ----------------------------------------------------
 
