@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import pytest
-from support.lab import PING, PONG, TEXT, End, Frame, closing
+from support.lab import BINARY, PING, PONG, TEXT, End, Frame, closing, parse, wire
 
-from simple_websocket.protocol import DONE, ENDED, close_payload, sendable
+from simple_websocket.protocol import (
+    DONE,
+    ENDED,
+    ENDING,
+    MAX_QUEUE_SIZE,
+    InputBuffer,
+    close_payload,
+    sendable,
+)
 
 
 @pytest.mark.parametrize(
@@ -64,3 +72,105 @@ def test_each_tick_that_does_something_says_so(client):
         if time == 20:
             end.close()
     assert end.protocol.state in (ENDED, DONE)
+
+
+class Whole:
+    """A decoder that sees a message in one piece, as codecs may: see `codec.py`."""
+
+    def __init__(self, decoder, client):
+        self.feed = decoder.feed
+        self.client = client
+
+    def whole(self, data):
+        frame, *others = parse(data, not self.client)
+        if others or not frame.fin or frame.rsv or frame.opcode not in (TEXT, BINARY):
+            return None
+        return frame.payload.decode() if frame.opcode == TEXT else frame.payload
+
+
+class TestDeliver:
+    """`deliver()` gives a message that came alone to who waits for it."""
+
+    @pytest.fixture
+    def end(self, client):
+        end = End(client, reading=False, max_queue=2, ping_interval=10, ping_timeout=15)
+        end.protocol._decoder = Whole(end.protocol._decoder, client)
+        return end
+
+    @pytest.fixture
+    def deliver(self, end):
+        return lambda *frames: end.protocol.deliver(wire(frames, not end.client))
+
+    def test_a_message_alone_is_given_and_not_kept(self, end, deliver):
+        assert deliver(Frame(TEXT, b'one')) == 'one'
+        assert deliver(Frame(BINARY, b'two')) == b'two'
+        assert not end.protocol.messages and end.protocol.take() is None
+
+    def test_a_message_that_was_given_may_be_answered_before_a_close(self, end, deliver):
+        assert deliver(Frame(TEXT, b'one')) == 'one'
+        assert deliver(closing(1001)) is None
+        assert end.protocol.state == ENDING and end.hear() == []
+        end.protocol.send(TEXT, b'answer')
+        end.protocol.ask()
+        assert [opcode for opcode, _ in end.hear()] == [TEXT, 8]
+        assert end.closed == (1001, None)
+
+    def test_a_message_that_was_given_is_a_sign_of_life(self, end, deliver):
+        end.at(10)
+        assert deliver(Frame(TEXT, b'one')) == 'one'
+        end.at(26)
+        assert end.protocol.state < ENDING
+
+    @pytest.mark.parametrize('number', [1, 2, 4])
+    def test_it_goes_behind_those_that_wait(self, end, deliver, number):
+        end.say(*(Frame(TEXT, b'%d' % i) for i in range(number)))
+        assert deliver(Frame(TEXT, b'last')) is None
+        assert end.drain() == [*map(str, range(number)), 'last']
+
+    @pytest.mark.parametrize(
+        'frames',
+        [
+            [Frame(TEXT, b'one'), Frame(TEXT, b'two')],
+            [Frame(TEXT, b'one', False), Frame(0, b'two')],
+            [Frame(PING, b'?'), Frame(TEXT, b'one')],
+        ],
+    )
+    def test_what_is_more_than_a_message_is_taken_as_always(self, end, deliver, frames):
+        other = End(end.client, reading=False).say(*frames)
+        assert deliver(*frames) is None
+        assert end.drain() == other.drain()
+        assert end.hear() == other.hear()
+
+    def test_behind_our_close_nothing_is_given(self, end, deliver):
+        end.close(1000)
+        assert deliver(Frame(TEXT, b'late')) is None
+        assert end.drain() == []
+        assert deliver(closing(1000)) is None
+        assert end.closed == (1000, None)
+
+    def test_behind_a_close_that_waits_nothing_is_given(self, end, deliver):
+        assert deliver(Frame(TEXT, b'one')) == 'one'
+        assert deliver(closing(1001)) is None
+        assert deliver(Frame(TEXT, b'late')) is None
+        assert end.drain() == []
+        assert end.closed == (1001, None)
+
+    def test_what_is_fed_alone_waits_in_its_turn(self, end, deliver):
+        for number in range(4):  # two have room
+            end.feed(wire([Frame(TEXT, b'%d' % number)], not end.client))
+            assert len(end.protocol.messages) == min(number + 1, 2)
+        assert end.drain() == ['0', '1', '2', '3']
+
+
+def test_a_message_that_is_put_back_is_the_next_and_counts():
+    buffer = InputBuffer(10)
+    buffer.append('a' * 10)
+    buffer.appendleft('b' * (MAX_QUEUE_SIZE - 15))
+    buffer.append('c' * 4)
+    assert not buffer.full
+    buffer.append('d')
+    assert buffer.full
+    assert [len(buffer.popleft()) for _ in range(4)] == [MAX_QUEUE_SIZE - 15, 10, 4, 1]
+    assert not buffer.full
+    buffer.append('e' * (MAX_QUEUE_SIZE - 1))
+    assert not buffer.full

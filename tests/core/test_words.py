@@ -20,7 +20,12 @@ from simple_websocket.deflate import (
     negotiate,
 )
 from simple_websocket.errors import ConnectionError
-from simple_websocket.handshake import Rejected, accept_token, rejection_response
+from simple_websocket.handshake import (
+    Rejected,
+    accept_token,
+    rejection_response,
+    request_from_headers,
+)
 from simple_websocket.protocol import close_payload
 
 
@@ -101,6 +106,7 @@ def test_a_wrong_compression_says_what_it_may_be(option, error, words):
         ('=x', "no extension name at 0 in '=x'"),
         ('a b', "unexpected text at 2 in 'a b'"),
         ('a; b="c d"', "'c d' is not a token"),
+        (' , ', 'an empty list of extensions'),
     ],
 )
 def test_a_header_of_extensions_says_where_it_is_wrong(value, words):
@@ -193,6 +199,11 @@ def test_a_bad_compressed_message_says_what_is_wrong(data, limit, error, words):
     assert raised(error, PerMessageDeflate().decompress, data, True, limit) == words
 
 
+def test_an_engine_shows_its_windows():
+    engine = PerMessageDeflate(compress_bits=10, decompress_bits=9)
+    assert repr(engine) == '<PerMessageDeflate send 10 bits, receive 9 bits>'
+
+
 class TestRefusal:
     def test_the_exception_reads_like_the_answer(self):
         assert str(Rejected(400, 'No.')) == '400 No.'
@@ -232,10 +243,35 @@ class TestRefusal:
         assert words == 'a header has a line break or a NUL in it'
 
 
+HEADERS = [
+    ('Host', 'example.com'),
+    ('Upgrade', 'websocket'),
+    ('Connection', 'Upgrade'),
+    ('Sec-WebSocket-Key', 'dGhlIHNhbXBsZSBub25jZQ=='),
+    ('Sec-WebSocket-Version', '13'),
+]
+
+
+@pytest.mark.parametrize(
+    ('more', 'words'),
+    [
+        (
+            [('Host', 'other.example')],
+            '400 Send one header Host: the name of this server, and the port if need be.',
+        ),
+        ([('Origin', 'http://a'), ('Origin', 'http://b')], '400 More than one Origin header.'),
+    ],
+)
+def test_a_request_that_repeats_itself_is_told_what_to_send(more, words):
+    assert raised(Rejected, request_from_headers, 'GET', '/', '1.1', HEADERS + more) == words
+
+
 @pytest.mark.parametrize(
     ('url', 'error', 'words'),
     [
         (b'ws://a', TypeError, 'url must be a str, not bytes'),
+        ('a/b', ValueError, 'url must begin with ws:// or wss://, which is missing'),
+        ('ftp://a/b', ValueError, 'url must begin with ws:// or wss://, not ftp://'),
         ('ws://a#b', ValueError, 'url has a fragment, which a WebSocket URL must not have'),
         (
             'ws://a/ b',
@@ -306,6 +342,18 @@ class TestAnswers:
         data = response(one, *fields, **changes)
         error = raised(ConnectionError, one.receive, data)
         assert error == f'Connection error: {words}'
+
+    @pytest.mark.parametrize(
+        ('version', 'allowed'), [('1.0', False), ('1.1', True), ('1.2', True), ('2.0', False)]
+    )
+    def test_another_version_of_http_is_called_so(self, version, allowed):
+        one = client()
+        data = response(one).replace(b'HTTP/1.1', f'HTTP/{version}'.encode(), 1)
+        if allowed:
+            assert one.receive(data) is not None
+        else:
+            error = raised(ConnectionError, one.receive, data)
+            assert error == 'Connection error: the response is of another HTTP version'
 
     def test_too_many_informational_responses_are_called_so(self):
         data = b'HTTP/1.1 100 Continue\r\n\r\n'
