@@ -23,6 +23,8 @@ from simple_websocket.errors import ConnectionError
 from simple_websocket.handshake import (
     Rejected,
     accept_token,
+    check_origin,
+    parse_origins,
     rejection_response,
     request_from_headers,
 )
@@ -264,6 +266,40 @@ HEADERS = [
 )
 def test_a_request_that_repeats_itself_is_told_what_to_send(more, words):
     assert raised(Rejected, request_from_headers, 'GET', '/', '1.1', HEADERS + more) == words
+
+
+@pytest.mark.parametrize(
+    ('origins', 'error', 'words'),
+    [
+        (5, TypeError, 'origins must be a str or a list of them, not int'),
+        ([5], TypeError, 'origins must be strings or None, not int'),
+        (
+            'http://a/b',
+            ValueError,
+            "origins: 'http://a/b' is no origin; one looks like https://example.com "
+            '(no path, no wildcard)',
+        ),
+        (
+            '1a://b',
+            ValueError,
+            "origins: '1a://b' is no origin; one looks like https://example.com "
+            '(no path, no wildcard)',
+        ),
+    ],
+)
+def test_wrong_origins_say_what_they_may_be(origins, error, words):
+    assert raised(error, parse_origins, origins) == words
+
+
+def test_a_page_that_is_kept_out_is_told_why():
+    silent = request_from_headers('GET', '/', '1.1', HEADERS)
+    assert raised(Rejected, check_origin, silent, ['http://a:81'], False) == (
+        '403 This WebSocket is for pages of certain origins; none was given.'
+    )
+    other = request_from_headers('GET', '/', '1.1', [*HEADERS, ('Origin', 'http://b:81')])
+    assert raised(Rejected, check_origin, other, ['http://a:81'], False) == (
+        '403 Pages of this origin may not open this WebSocket.'
+    )
 
 
 @pytest.mark.parametrize(
