@@ -14,10 +14,17 @@ import sys
 import types
 
 import pytest
-from support.peer import TEXT, Peer, environ_for, switching, tcp_pair
+from support.peer import TEXT, Peer, connected, environ_for, switching, tcp_pair
 from sync.test_tls import context
 
-from simple_websocket import Client, ConnectionError, Server, get_profile, websocket_app
+from simple_websocket import (
+    Client,
+    ConnectionClosed,
+    ConnectionError,
+    Server,
+    get_profile,
+    websocket_app,
+)
 from simple_websocket.hosts import Host, find_socket, take_over
 
 RESET = struct.pack('ii', 1, 0)  # SO_LINGER: close with an RST
@@ -245,3 +252,61 @@ def test_an_eventlet_server_of_another_age_is_taken_over_all_the_same(world, mon
         assert take_over(host, environ, sock, lambda data: None) == b'early'
     theirs.close()
 
+
+
+def test_what_programs_for_1x_ask_of_event_and_thread_is_answered(world):
+    ws, peer = connected(world)
+    assert not ws.event.is_set() and not ws.event.wait(0)
+    assert ws.thread.is_alive()
+    peer.send((TEXT, b'hello'))
+    world.wait_until(ws.event.is_set)
+    assert ws.event.wait(0) and ws.receive(0) == 'hello'
+    ws.event.clear()
+    ws._link.abandon()
+    ws.thread.join(5)
+    world.settles_to(ws.thread.is_alive, False)
+    assert ws.event.is_set()
+
+
+def test_an_environ_that_is_none_is_named():
+    with pytest.raises(TypeError, match="environ must be the WSGI environ, not 'x'"):
+        Server.accept('x')
+
+
+def test_tls_options_of_another_kind_are_named():
+    with pytest.raises(TypeError, match='ssl_context must be an ssl.SSLContext, not True'):
+        Client.connect('wss://localhost', ssl_context=True)
+
+
+def test_an_error_in_the_choice_of_a_subprotocol_ends_the_connection(world):
+    class Broken(Server):
+        def choose_subprotocol(self, request):
+            raise LookupError('mine')
+
+    theirs, ours = tcp_pair(world)
+    with pytest.raises(LookupError, match='mine'):
+        Broken.accept(environ_for(ours))
+    Peer(theirs, client=True).expect_eof()
+
+
+def test_a_receiver_on_a_unix_socket_is_released_by_a_close(world):
+    """The end of such a socket shows in another way than that of TCP."""
+    theirs, ours = world.socketpair()
+    ws = Server.accept(environ_for(ours))
+    peer = Peer(theirs, client=True)
+    peer.head()
+
+    def receive():
+        with pytest.raises(ConnectionClosed) as closed:
+            ws.receive()
+        return closed.value.reason
+
+    receiving = world.spawn(receive)
+    closing = world.spawn(ws.close, 4000)
+    peer.expect_close(4000)
+    assert receiving.join() == 4000
+    peer.send((TEXT, b'late'), peer.close_frame(4000))
+    peer.expect_eof()
+    peer.close()
+    closing.join()
+    assert ws.close_reason == 4000
