@@ -1,0 +1,180 @@
+"""The pages of the documentation that the soak and the attacks write.
+
+Results are kept as JSON in ``.build/soak/``, one file each, so that a page can
+be written out of several runs: ``python -m soak.report``.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+from typing import Any
+
+from .processes import BUILD, ROOT
+from .servers import BACKENDS
+
+Result = dict[str, Any]
+
+LABELS = {
+    'threads': 'threads (Werkzeug)',
+    'gevent': 'gevent (pywsgi)',
+    'eventlet': 'eventlet (wsgi)',
+    'asyncio': 'asyncio (aiohttp)',
+}
+
+GAUGES = {
+    'fds': 'file descriptors',
+    'threads': 'OS threads',
+    'tasks': 'greenlets or tasks',
+    'watchers': 'entries in the hub, the loop or the watchman',
+    'connections': 'open connections',
+    'protocols': 'connections in memory',
+}
+
+
+def versions() -> dict[str, str]:
+    """Of what matters to the figures."""
+    found = {'Python': platform.python_version(), 'Linux': platform.release().split('-')[0]}
+    for name in ('simple-websocket', 'gevent', 'eventlet', 'aiohttp', 'werkzeug', 'wsproto'):
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    found['cores'] = str(os.cpu_count())
+    return found
+
+
+def save(kind: str, name: str, result: Result) -> None:
+    """Keep a result for the pages."""
+    directory = BUILD / kind
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / f'{name}.json').write_text(json.dumps(result, indent=1), encoding='utf-8')
+
+
+def saved(kind: str) -> dict[str, Result]:
+    """What was kept, by name."""
+    files = sorted((BUILD / kind).glob('*.json'))
+    return {file.stem: json.loads(file.read_text(encoding='utf-8')) for file in files}
+
+
+def summary(result: Result) -> str:
+    """What to say of one backend on a terminal."""
+    lines = [f'== {result["backend"]}: ' + ('BAD' if result['verdicts'] else 'good')]
+    for name in ('baseline', 'end'):
+        lines.append(f'{name}: {result.get(name)}')
+    for name, number in sorted(result.get('counts', {}).items()):
+        lines.append(f'{number:12,} {name}')
+    return '\n'.join(lines + result['verdicts'])
+
+
+def mib(size: float) -> str:
+    return f'{size / (1 << 20):.1f} MiB'
+
+
+def table(rows: list[list[str]]) -> str:
+    """A list-table, its first row being the header."""
+    lines = ['.. list-table::', '   :header-rows: 1', '   :widths: auto', '']
+    for row in rows:
+        for number, cell in enumerate(row):
+            lines.append(f'   {"  " if number else "* "}- {cell}'.rstrip())
+    return '\n'.join(lines) + '\n'
+
+
+def told(found: dict[str, str]) -> str:
+    return ', '.join(f'{name} {version}' for name, version in found.items())
+
+
+SOAK = '''\
+Soak
+====
+
+.. This page is written by ``make soak ARGS=--write`` (soak/report.py).
+
+Everything at once, for a long time: does anything stay behind?  For each
+backend one server process is under the load of another one, which mixes
+clients of every kind, with TLS and without: echoes of 0 B to 1 MiB, whole,
+compressed and in thousands of fragments; connections that stay and many more
+that are made and dropped; floods of pings and of empty frames, answered or
+never read; slow readers; ends by a Close, by a FIN, by half a close, by an
+RST, also in the middle of a frame; handlers that are killed, fail, return early
+or do not receive; bombs, violations and requests that are refused.  The
+keepalive is on, every 5 seconds.  Whatever must come back is compared with what
+was expected, byte by byte.
+
+A run is good when in the end, all clients gone, the server process holds as
+many descriptors, threads, greenlets, entries in its hub and connections as
+before; its resident memory is at most {tolerance} above what it was after the
+warm-up; it has logged no error, and no warning about anything left unclosed;
+and every answer was right.  Anything else ends ``make soak`` with status 1.
+
+Run it in a clone; the backends run at the same time and take about a core
+together:
+
+.. code-block:: console
+
+   $ make soak ARGS='--minutes 20'
+
+The last run
+------------
+
+{date}, {minutes} of load a backend after a warm-up of {warm_up}.  {versions}.
+
+{gauges}
+"before / after" are counts of the server process after the warm-up and at the
+end of the run.  Memory is counted once the garbage is collected and what is
+free was given back to the system, with one arena of the C library's allocator
+(``MALLOC_ARENA_MAX=1``): with an arena a thread, what each of them keeps free
+would hide a leak.
+
+{counts}'''
+
+
+def write_soak() -> None:
+    """Write docs/soak.rst out of the results that are kept.
+
+    :raises SystemExit: when one is missing, or not good.
+    """
+    results = saved('soak')
+    for name in BACKENDS:
+        if name not in results or results[name]['verdicts']:
+            raise SystemExit(f'there is no good result of {name}: nothing is written')
+    chosen = [results[name] for name in BACKENDS]
+    labels = [LABELS[name] for name in BACKENDS]
+    first = chosen[0]
+    rows = [['', *labels]]
+    for name, label in GAUGES.items():
+        rows.append([label, *(_pair(one, name) for one in chosen)])
+    rows.append(['resident memory', *(_memory(one) for one in chosen)])
+    rows.append(['highest', *(mib(one['peak_rss']) for one in chosen)])
+    rows.append(['codec', *(one['codec'] for one in chosen)])
+    rows.append(['seconds of load', *(f'{one["took"]:.0f}' for one in chosen)])
+    rows.append(['CPU seconds of the server', *(f'{one["server_cpu"]:.0f}' for one in chosen)])
+    rows.append(['errors logged', *('0' for _ in chosen)])
+    rows.append(['wrong answers', *('0' for _ in chosen)])
+    counted = sorted({name for one in chosen for name in one['counts']})
+    counts = [['what was done', *labels]]
+    counts += [[name, *(f'{one["counts"].get(name, 0):,}' for one in chosen)] for name in counted]
+    page = SOAK.format(
+        tolerance=mib(first['tolerance']),
+        date=first['date'],
+        minutes=f'{first["seconds"] / 60:g} minutes',
+        warm_up=f'{first["warm_up"]:.0f} seconds',
+        versions=told(first['versions']),
+        gauges=table(rows),
+        counts=table(counts),
+    )
+    (ROOT / 'docs' / 'soak.rst').write_text(page, encoding='utf-8')
+
+
+def _pair(result: Result, name: str) -> str:
+    return f'{result["baseline"][name]} / {result["end"][name]}'
+
+
+def _memory(result: Result) -> str:
+    return f'{mib(result["baseline"]["rss"])} / {mib(result["end"]["rss"])}'
+
+
+if __name__ == '__main__':
+    write_soak()
