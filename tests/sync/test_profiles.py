@@ -41,6 +41,18 @@ def test_a_client_runs_in_the_hub_that_it_is_called_in(world):
     ws._link.abandon()
 
 
+def test_a_socketpair_of_this_world_will_do(world):
+    theirs, ours = world.socketpair()  # which eventlet, patched, wraps twice
+    ws = Server.accept(environ_for(ours))
+    assert link_of(ws) == LINKS[world.name]
+    peer = Peer(theirs, client=True)
+    peer.head()
+    peer.send((TEXT, b'hello'))
+    assert ws.receive(5) == 'hello'
+    ws._link.abandon()
+    world.settles_to(lambda: ws._link.finished, True)
+
+
 @pytest.mark.parametrize('by_name', [True, False])
 def test_a_profile_can_be_named_or_given(world, by_name):
     profile = world.name if by_name else get_profile(world.name)
