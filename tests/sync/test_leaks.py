@@ -1,0 +1,211 @@
+"""Thousands of connections come and go, in every way in which they end, and
+nothing stays behind: no descriptor, thread, greenlet, watcher or state."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import sys
+import warnings
+
+import pytest
+from support.peer import TEXT, Peer, environ_for, switching
+
+import simple_websocket
+from simple_websocket import Client, ConnectionClosed, Server
+from simple_websocket.profiles import link
+from simple_websocket.profiles.watchman import Watchman
+from simple_websocket.protocol import Protocol
+
+#: Connections that are open at the same time.
+CROWD = 50
+
+
+def held(world):
+    """What there is now of everything that could leak."""
+    gc.collect()
+    objects = gc.get_objects()
+    return {
+        'descriptors': world.fds(),
+        'threads': world.os_threads(),
+        'greenlets': greenlets(objects),
+        'in the hub': in_the_hub(world),
+        'links': sum(not one.finished for one in list(link._live)),
+        'protocols': sum(type(one) is Protocol for one in objects),
+    }
+
+
+def greenlets(objects):
+    if 'greenlet' not in sys.modules:
+        return 0
+    import greenlet
+
+    alive = sum(isinstance(one, greenlet.greenlet) and not one.dead for one in objects)
+    if 'gevent' in sys.modules:
+        import gevent
+
+        # Its pool comes and goes: each thread has a hub and a main greenlet.
+        alive -= 2 * gevent.get_hub().threadpool.size
+    return alive
+
+
+def in_the_hub(world):
+    if world.name == 'gevent':
+        import gevent
+
+        return gevent.get_hub().loop.activecnt
+    if world.name == 'eventlet':
+        import eventlet.hubs
+
+        hub = eventlet.hubs.get_hub()
+        return len(hub.get_readers()) + len(hub.get_writers())
+    return 0
+
+
+def baseline(world):
+    """What is there once the connections before have gone, and the watchman."""
+    world.settles_to(lambda: held(world)['protocols'], 0)
+    world.settles_to(lambda: Watchman._current, None)
+    return held(world)
+
+
+class Handler:
+    """What an application does with a connection until it is ended."""
+
+    def __init__(self, world, ws):
+        self.ws = ws
+        self.waits = world.Event()
+        self.task = world.spawn(self.handle)
+
+    def handle(self):
+        with self.ws as ws:
+            message = ws.receive()
+            ws.send(message)
+            self.waits.set()
+            with contextlib.suppress(ConnectionClosed):
+                ws.receive()
+
+
+# Ways to end a connection whose handler waits in receive().
+
+
+def killed(world, handler, peer):
+    """The handler is killed; where it can't be, somebody else closes."""
+    if world.green:
+        world.kill(handler.task)
+        assert handler.task.killed
+    else:
+        handler.ws._close(1001, None, wait=False)
+    peer.expect_close(1001)
+    peer.close()
+
+
+def vanished(world, handler, peer):
+    peer.close()
+
+
+def closed(world, handler, peer):
+    peer.send(peer.close_frame(4000))
+    peer.expect_close(4000)
+    peer.close()
+
+
+def violated(world, handler, peer):
+    peer.send((3, b'reserved'))
+    peer.expect_close(1002)
+    peer.close()
+
+
+WAYS = (killed, vanished, closed, violated)
+
+
+def open_server(world):
+    ours, theirs = world.socket.socketpair()
+    ws = Server.accept(environ_for(ours), close_timeout=2, ping_interval=30)
+    peer = Peer(theirs, client=True)
+    peer.head()
+    return ws, peer
+
+
+def open_client(world):
+    ours, theirs = world.socket.socketpair()
+    peer = Peer(theirs, client=False)
+    answer = world.spawn(lambda: peer.send(switching(peer.head())))
+    ws = Client.connect('ws://localhost/', sock=ours, close_timeout=2, ping_interval=30)
+    answer.join()
+    return ws, peer
+
+
+def crowd(world, opener, number):
+    """Open connections, talk on each, and end them; each in its way."""
+    handlers = []
+    for _ in range(number):
+        ws, peer = opener(world)
+        handlers.append((Handler(world, ws), peer))
+        peer.send((TEXT, b'hello'))
+    for handler, peer in handlers:
+        peer.expect(TEXT, b'hello')
+        assert handler.waits.wait(5)
+    for index, (handler, peer) in enumerate(handlers):
+        WAYS[index % len(WAYS)](world, handler, peer)
+    for handler, _ in handlers:
+        handler.task.join()
+    world._tasks.clear()  # a world keeps what it spawned until the test is over
+
+
+def crowds(world, opener, total):
+    crowd(world, opener, CROWD)  # what is made once is made now
+    before = baseline(world)
+    for _ in range(total // CROWD):
+        crowd(world, opener, CROWD)
+    world.settles_to(lambda: held(world), before)
+
+
+def test_five_thousand_connections_leave_nothing_behind(world):  # D6
+    crowds(world, open_server, 5000)
+
+
+def test_many_clients_leave_nothing_behind(world):  # D6
+    crowds(world, open_client, 500)
+
+
+def test_connections_that_nobody_closed_leave_nothing_behind(world):  # D6, D8
+    def forget(number):
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore', ResourceWarning)
+            for _ in range(number):
+                ws, peer = open_server(world)
+                del ws
+                gc.collect(0)
+                with contextlib.suppress(ConnectionError):
+                    assert peer.sock.recv(100) == b''
+                peer.close()
+
+    forget(10)
+    before = baseline(world)
+    forget(300)
+    world.settles_to(lambda: held(world), before)
+
+
+def test_handshakes_that_fail_leave_nothing_behind(world):  # C6, D6
+    def fail(number):
+        for index in range(number):
+            ours, theirs = world.socket.socketpair()
+            peer = Peer(theirs, client=False)
+            bad = b'HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n' if index % 2 else b''
+
+            def answer(peer=peer, bad=bad):
+                peer.head()
+                peer.send(bad)
+                peer.close()
+
+            task = world.spawn(answer)
+            with pytest.raises(simple_websocket.ConnectionError):
+                Client.connect('ws://localhost/', sock=ours)
+            task.join()
+        world._tasks.clear()
+
+    fail(10)
+    before = baseline(world)
+    fail(300)
+    world.settles_to(lambda: held(world), before)
