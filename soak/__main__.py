@@ -18,7 +18,7 @@ from simple_websocket.codec import NAME
 
 from . import report
 from .gauge import COUNTED
-from .processes import ROOT, Failure, RunningServer, environment, quiet, settle
+from .processes import ROOT, Failure, Peak, RunningServer, environment, quiet, settle
 from .servers import BACKENDS
 
 #: Bytes by which a server may be larger in the end than after the warm-up.
@@ -118,25 +118,6 @@ class Soak(threading.Thread):
         self.verdicts += done['failures']
         if not done['counts'].get('echoes'):
             self.verdicts.append('nothing was echoed')
-
-
-class Peak(threading.Thread):
-    """Watches the RSS of a server."""
-
-    def __init__(self, server: RunningServer) -> None:
-        super().__init__(daemon=True)
-        self._server = server
-        self._over = threading.Event()
-        self._peak = 0
-
-    def run(self) -> None:
-        while not self._over.wait(0.2):
-            self._peak = max(self._peak, self._server.rss())
-
-    def end(self) -> int:
-        self._over.set()
-        self.join()
-        return self._peak
 
 
 def main() -> int:

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -139,6 +140,25 @@ class RunningServer:
             self.process.kill()
             self.process.wait()
         self._files.cleanup()
+
+
+class Peak(threading.Thread):
+    """Watches the RSS of a server."""
+
+    def __init__(self, server: RunningServer) -> None:
+        super().__init__(daemon=True)
+        self._server = server
+        self._over = threading.Event()
+        self._peak = server.rss()
+
+    def run(self) -> None:
+        while not self._over.wait(0.05):
+            self._peak = max(self._peak, self._server.rss())
+
+    def end(self) -> int:
+        self._over.set()
+        self.join()
+        return self._peak
 
 
 def quiet(server: RunningServer, looks: int = 10, timeout: float = 60) -> dict[str, int]:

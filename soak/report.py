@@ -69,6 +69,24 @@ def summary(result: Result) -> str:
     return '\n'.join(lines + result['verdicts'])
 
 
+def threads_of(pid: int) -> int:
+    """How many threads a process has."""
+    return len(os.listdir(f'/proc/{pid}/task'))
+
+
+def line(result: Result) -> str:
+    """What to say of one attack on a terminal."""
+    before, meanwhile = result['before'], result['meanwhile']
+    times = ', '.join(
+        f'{name} {before[name] * 1e3:.1f} -> {meanwhile[name] * 1e3:.1f} ms'
+        for name in ('p50', 'p99', 'max')
+    )
+    return (
+        f'{result["attack"]:16} {result["backend"]:8} {result["codec"]:8} '
+        f'+{mib(result["grown"])}; {times}; {result["done"]}'
+    )
+
+
 def mib(size: float) -> str:
     return f'{size / (1 << 20):.1f} MiB'
 

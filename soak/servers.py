@@ -51,6 +51,12 @@ def busy(ws, world):
         pass
 
 
+def deaf(ws, world):
+    """Never receives."""
+    while ws.connected:
+        world.sleep(0.05)
+
+
 def push(ws, world):
     """Sends a lot, to a peer that may not read it."""
     for number in range(PUSHES):
@@ -79,6 +85,7 @@ HANDLERS = {
     '/echo': (echo, {}),
     '/limited': (echo, {'max_message_size': LIMIT}),
     '/busy': (busy, {}),
+    '/deaf': (deaf, {}),
     '/push': (push, {}),
     '/kill': (kill, {}),
     '/fail': (fail, {}),
@@ -231,6 +238,10 @@ def serve_asyncio(fd: int, tls_fd: int, cert: str, key: str) -> None:
         async for _ in ws:
             pass
 
+    async def deaf(ws):
+        while ws.connected:
+            await asyncio.sleep(0.05)
+
     async def push(ws):
         for number in range(PUSHES):
             await ws.send(pushed(number), timeout=10)
@@ -247,7 +258,7 @@ def serve_asyncio(fd: int, tls_fd: int, cert: str, key: str) -> None:
     async def drop(ws):
         await ws.send(await ws.receive())
 
-    handlers = {one.__name__: one for one in (echo, busy, push, kill, fail, drop)}
+    handlers = {one.__name__: one for one in (echo, busy, deaf, push, kill, fail, drop)}
 
     async def handle(request):
         if request.path == '/gauge':
