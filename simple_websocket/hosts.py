@@ -125,6 +125,9 @@ def _refuse_select(self: Any) -> int:
         selector = register.f_locals.get('self') if register is not None else None
         if selector is not None:
             selector.close()  # it would be left to the garbage collector
+        # The handler has returned, and the environ, which holds the connection,
+        # may go before the socket is closed.
+        _host_did(self, None)
         raise ConnectionAbortedError('the connection was upgraded')
     return int(super(type(self), self).fileno())
 
@@ -205,6 +208,7 @@ class _EndsRequest:
     def __instancecheck__(self, instance: object) -> bool:
         response = sys._getframe(1).f_locals.get('resp')
         _tell_error(self._on_host, getattr(response, 'status', None))
+        self._on_host(None)  # the environ may go before the socket is closed
         raise StopIteration
 
 
