@@ -5,7 +5,8 @@ and bytes out.
 calls it from one place at a time and follows these rules:
 
 * what arrived goes into ``feed()``, the end of it into ``eof()``; nothing is
-  read while ``paused``;
+  read while ``paused``, and where others wait for their turn meanwhile, no
+  more than ``appetite`` at once;
 * ``out`` holds the frames to write, in their order: write them whole.  Set
   ``congested`` when TCP takes no more, call ``drained()`` when it has taken all;
 * a receiver takes with ``take()`` and calls ``ask()`` when there was nothing;
@@ -86,6 +87,12 @@ _ASSIGNED_CODES = frozenset((1000, 1001, 1002, 1003, *range(1007, 1015)))
 #: Bytes of binary and characters of text in the receive queue from which
 #: reading stops, however few messages they are.
 MAX_QUEUE_SIZE = 1 << 20
+
+#: Bytes to read at once, unless they turn out to be nothing but tiny frames.
+MAX_APPETITE = 1 << 16
+
+#: Frames to read at once, about: for so long a hub may be held up.
+MANY_FRAMES = 512
 
 _Utf8Decoder = codecs.getincrementaldecoder('utf-8')
 
@@ -225,6 +232,7 @@ class Protocol:
         '_stalled',
         '_text',
         '_utf8',
+        'appetite',
         'close_code',
         'close_reason',
         'close_timeout',
@@ -259,6 +267,7 @@ class Protocol:
         self.dirty = True
         self.half_close = False  #: in ENDED: end our half of TCP behind ``out``
         self.eof_seen = False  #: the peer's half of TCP has ended
+        self.appetite = MAX_APPETITE  #: bytes to read at once
         self.congested = False  #: set by the link while written bytes wait for TCP
         self.heard = False  #: a sign of life since the last ping; a link may set it
         self.close_code = NO_STATUS
@@ -308,6 +317,16 @@ class Protocol:
                 self._chunks = deque()
             self._chunks.extend(chunks)
             self._handle_chunks()
+            if len(chunks) > MANY_FRAMES or self.appetite < MAX_APPETITE:
+                self._learn_appetite(len(data), len(chunks))
+
+    def _learn_appetite(self, size: int, frames: int) -> None:
+        """64 KiB can be ten thousand empty frames, which take so long that all
+        other connections of a hub would notice.  Next time, read as much as
+        makes about MANY_FRAMES of the kind that came now."""
+        enough = MANY_FRAMES * size // max(frames, 1)
+        self.appetite = min(enough, 2 * self.appetite, MAX_APPETITE)
+        self.dirty = True
 
     def deliver(self, data: bytes) -> Message | None:
         """``feed()`` for a receiver that waits, since nothing was there to take.

@@ -19,7 +19,7 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any, cast
 
-from ..protocol import ENDING, Message, Protocol
+from ..protocol import ENDING, MAX_APPETITE, Message, Protocol
 from .link import Link, Payload
 from .wire import Wire
 
@@ -37,12 +37,15 @@ class TransportWire(Wire):
         self.full = False  #: TCP has not taken all that was written
         self.lost = False  #: the transport is gone, and the socket with it
         self.tls = False
+        self._below: Any = None  # the transport below TLS
 
     def attach(self, transport: asyncio.Transport) -> None:
         """Take a transport that calls us from now on."""
         self.transport = transport
         self.tls = transport.get_extra_info('sslcontext') is not None
         self.sock = transport.get_extra_info('socket')
+        # Before Python 3.12, one with TLS does not tell that TCP is gone.
+        self._below = getattr(getattr(transport, '_ssl_protocol', None), '_transport', None)
         # Full is what has anything unwritten: over TLS from 1 byte on (there,
         # a mark of 0 is reached by an empty buffer).
         transport.set_write_buffer_limits(high=int(self.tls), low=0)
@@ -50,7 +53,9 @@ class TransportWire(Wire):
     @property
     def closing(self) -> bool:
         """Whether it neither reads nor writes any more."""
-        return self.lost or self.transport.is_closing()
+        if self.lost or self.transport.is_closing():
+            return True
+        return self._below is not None and bool(self._below.is_closing())
 
     def send(self, data: bytes | memoryview) -> int:
         if self.closing:
@@ -67,6 +72,13 @@ class TransportWire(Wire):
         transport = self.transport
         if not self.closing and transport.is_reading() != wanted:
             (transport.resume_reading if wanted else transport.pause_reading)()
+
+    def read_at_most(self, size: int) -> None:
+        """Have the transport read that much at once, where it can be told."""
+        transport: Any = self.transport
+        with suppress(AttributeError):  # asyncio's own can, without TLS
+            if size < MAX_APPETITE or transport.max_size < MAX_APPETITE:
+                transport.max_size = size
 
     def shutdown_write(self) -> None:
         if self.transport.can_write_eof():
@@ -173,6 +185,7 @@ class AioLink(Link, asyncio.Protocol):
         if read != self._reading:
             self._reading = read
             self.wire.read(read)
+        self.wire.read_at_most(self.protocol.appetite)
 
     def _arm(self, deadline: float | None) -> None:
         if deadline == self._armed:

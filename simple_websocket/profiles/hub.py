@@ -29,7 +29,7 @@ from typing import Any
 
 from ..errors import ConnectionClosed, SimpleWebsocketError
 from ..protocol import ENDED, ENDING, Message, Protocol
-from .link import READ_SIZE, TURN, Link, Payload
+from .link import TURN, Link, Payload
 from .originals import original
 from .wire import DONTWAIT, Wire
 
@@ -146,7 +146,7 @@ class HubLink(Link):
         self._inside = True
         try:
             try:
-                data = self.wire.raw_recv(READ_SIZE, DONTWAIT)
+                data = self.wire.raw_recv(self.protocol.appetite, DONTWAIT)
             except BlockingIOError:
                 return
             except OSError:

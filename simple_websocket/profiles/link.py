@@ -179,7 +179,7 @@ class Link:
             if protocol.state >= ENDED:
                 data = self.wire.discard(READ_SIZE)
             else:
-                data = self.wire.recv(READ_SIZE)
+                data = self.wire.recv(protocol.appetite)
         except OSError:
             data = b''
         if data is None:
