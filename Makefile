@@ -5,7 +5,7 @@ PYTHON ?= python3
 PIP = -m pip --disable-pip-version-check -qq
 PACKAGE = setup.cfg setup.py pyproject.toml simple_websocket/_codec.pyx
 
-.PHONY: help demo test races sanitize fuzz style bench conformance docs clean coverage mutation
+.PHONY: help demo test races sanitize fuzz style bench conformance docs clean coverage mutation soak attack
 
 help:
 	@echo "make demo         start the chat on a loopback port (ARGS=... for its options)"
@@ -18,6 +18,8 @@ help:
 	@echo "make style        ruff, and mypy --strict on the package"
 	@echo "make bench        run the benchmarks in bench/"
 	@echo "make conformance  run the conformance suite in conformance/"
+	@echo "make soak         everything at once, on each backend (ARGS='--minutes 20')"
+	@echo "make attack       attack each backend, and tell the memory and latency (ARGS=bomb)"
 	@echo "make docs         build the documentation, warnings are errors"
 	@echo "make clean        remove what these built"
 	@echo
@@ -86,6 +88,14 @@ conformance: .venv/full/.done
 	@test -f conformance/__main__.py || { echo "there is no conformance/__main__.py to run" >&2; exit 1; }
 	@echo "== conformance"
 	@.venv/full/bin/python -m conformance $(ARGS)
+
+soak: .venv/full/.done
+	@echo "== soak"
+	@.venv/full/bin/python -m soak $(ARGS)
+
+attack: .venv/full/.done
+	@echo "== attack"
+	@.venv/full/bin/python -m soak.attack $(ARGS)
 
 docs: .venv/docs/.done
 	@test -f docs/conf.py || { echo "there is no docs/conf.py to build" >&2; exit 1; }

@@ -18,32 +18,46 @@ from simple_websocket.codec import NAME
 
 from . import report
 from .gauge import COUNTED
-from .processes import ROOT, Failure, Peak, RunningServer, environment, quiet, settle
+from .processes import (
+    Failure,
+    Peak,
+    RunningServer,
+    end_when_told,
+    environment,
+    quiet,
+    settle,
+    start,
+)
 from .servers import BACKENDS
 
 #: Bytes by which a server may be larger in the end than after the warm-up.
 TOLERANCE = 12 << 20
 
 WARM_UP = 0.1  # of the time, for the warm-up
-LONGEST_WARM_UP = 120.0
+LONGEST_WARM_UP = 60.0
 
 
 def load(server: RunningServer, seconds: float, share: float, seed: int) -> dict:
     """Put a server under load; returns counts and failures."""
     command = [sys.executable, '-m', 'soak.load', str(server.port), str(server.tls_port)]
     command += [str(server.authority), str(server.pid), str(seconds), str(share), str(seed)]
-    done = subprocess.run(
+    process = start(
         command,
-        cwd=ROOT,
         env=environment(),
         stdin=subprocess.DEVNULL,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=seconds + 300,
     )
-    if done.returncode or done.stderr:
-        raise Failure(f'the load ended with {done.returncode}: {done.stderr}')
-    result: dict = json.loads(done.stdout)
+    try:
+        output, complaints = process.communicate(timeout=seconds + 180)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+        raise Failure('the load hangs') from None
+    if process.returncode or complaints:
+        raise Failure(f'the load ended with {process.returncode}: {complaints}')
+    result: dict = json.loads(output)
     return result
 
 
@@ -58,7 +72,7 @@ class Soak(threading.Thread):
     def __init__(
         self, backend: str, codec: str | None, seconds: float, share: float, seed: int
     ) -> None:
-        super().__init__(name=backend)
+        super().__init__(name=backend, daemon=True)
         self.backend = backend
         self.codec = codec
         self.seconds = seconds
@@ -131,6 +145,7 @@ def main() -> int:
     parser.add_argument('--seed', type=int, default=int(time.time()), help='for what is random')
     parser.add_argument('--write', action='store_true', help='write docs/soak.rst')
     options = parser.parse_args()
+    end_when_told()
     backends = options.backend or list(BACKENDS)
     share = options.share / len(backends)
     print(f'seed {options.seed}', flush=True)
@@ -142,7 +157,8 @@ def main() -> int:
         soak.start()
     for soak in soaks:
         soak.join()
-        report.save('soak', soak.backend, soak.result)
+        if options.write:
+            report.save('soak', soak.backend, soak.result)
         print(report.summary(soak.result), flush=True)
     good = not any(soak.verdicts for soak in soaks)
     if options.write:

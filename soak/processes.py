@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import http.client
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -13,6 +15,7 @@ import tempfile
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import trustme
 
@@ -26,6 +29,30 @@ BUILD = ROOT / '.build' / 'soak'
 COMPLAINT = re.compile(
     r'Traceback|Error|Exception|Warning|Bad request|Bad file descriptor', re.IGNORECASE
 )
+
+
+_started: list[subprocess.Popen[Any]] = []
+
+
+def start(command: list[str], **how: Any) -> subprocess.Popen[Any]:
+    """Start a process, in this project's directory, that ends when we end."""
+    _started[:] = [one for one in _started if one.poll() is None]
+    process = subprocess.Popen(command, cwd=ROOT, **how)
+    _started.append(process)
+    return process
+
+
+@atexit.register
+def _end_all() -> None:
+    for process in _started:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+
+def end_when_told() -> None:
+    """Let SIGTERM end this process in an orderly way."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
 
 class Failure(Exception):
@@ -77,9 +104,8 @@ class RunningServer:
                 fds = [plain.fileno(), tls.fileno()]
                 command = [sys.executable, '-m', 'soak.servers', backend, *map(str, fds)]
                 with self.log.open('wb') as log:
-                    self.process = subprocess.Popen(
+                    self.process = start(
                         [*command, str(self._cert), str(self._key)],
-                        cwd=ROOT,
                         env={
                             **environment(codec),
                             'PYTHONWARNINGS': 'default::ResourceWarning',

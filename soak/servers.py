@@ -25,7 +25,7 @@ BACKENDS = ('threads', 'gevent', 'eventlet', 'asyncio')
 OPTIONS: dict[str, Any] = {'ping_interval': 5, 'close_timeout': 5}
 
 #: Seconds for which a handler does not look at its connection.
-BUSY = 2.0
+BUSY = 3.0
 
 LIMIT = 1 << 16
 PUSHES = 48
