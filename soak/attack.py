@@ -317,7 +317,7 @@ def main() -> int:
                 report.save('attacks', f'{name}-{backend}-{codec}', result)
                 print(report.line(result), flush=True)
     if options.write:
-        report.write_attacks(list(ATTACKS))
+        report.write_attacks({name: one.label for name, one in ATTACKS.items()})
     return int(complained)
 
 

@@ -186,6 +186,102 @@ def write_soak() -> None:
     (ROOT / 'docs' / 'soak.rst').write_text(page, encoding='utf-8')
 
 
+ATTACKS = '''\
+Attacks
+=======
+
+.. This page is written by ``make attack ARGS=--write`` (soak/report.py).
+
+What it costs a server to be attacked by one peer, and what the others notice:
+how far its memory grows, and how long the echo of 64 bytes takes on another
+connection, before the attack and while it goes on.  :doc:`security` says what
+is bounded by what.
+
+Each attack has its own server process; attacker, server and the timed
+connection are three processes.  Memory is the resident size of the server at
+its highest, above what it was before.  The server sends a ping every 5 seconds
+and has the default options otherwise, but for what is said.
+
+Repeat one, or all, in a clone:
+
+.. code-block:: console
+
+   $ make attack ARGS=bomb
+
+{names}
+
+What to make of it
+------------------
+
+* Memory stays where it was in all of them but two.  Without
+  ``max_message_size`` a message is as large as its sender likes: set it.  And a
+  half request is held by the WSGI server, which has not called a handler yet: a
+  thread each on Werkzeug, a greenlet or a buffer each elsewhere.  A limit on
+  connections and a timeout for requests are the host's, or a proxy's.
+* On a hub or a loop everybody waits while one read is decoded.  The first read
+  of a flood is 64 KiB (256 KiB on asyncio): ten thousand empty frames and more,
+  which is where the longest echoes come from.  Those that follow shrink to
+  about 512 frames, so that the median stays low.  The compiled codec takes a
+  tenth of the time of wsproto, and it shows: have a C compiler at hand where
+  the package is installed.
+* What remains is CPU time: whoever sends without pause keeps one core busy, on
+  any server, and takes his share of it.  Limit the rate in front of it.
+
+The last run
+------------
+
+{date}.  {versions}.  {cores}
+
+{sections}'''
+
+BUSY = (
+    'Attacker, server and timed connection had {cores} cores for themselves and for '
+    'other work of the machine: compare with *before*, and take the highest values '
+    'with a grain of salt.'
+)
+
+
+def write_attacks(attacks: dict[str, str]) -> None:
+    """Write docs/attacks.rst out of the results that are kept.
+
+    :param attacks: what each is called, by name.
+    :raises SystemExit: when one is missing.
+    """
+    results = list(saved('attacks').values())
+    sections, names = [], [['name', 'what it does']]
+    for name, label in attacks.items():
+        rows = [['server', 'codec', 'memory', *TIMES, 'what was done']]
+        chosen = [one for one in results if one['attack'] == name]
+        if {one['backend'] for one in chosen} != set(BACKENDS):
+            raise SystemExit(f'there are no results of {name} on each backend')
+        chosen.sort(key=lambda one: (BACKENDS.index(one['backend']), one['codec']))
+        rows += [_attack_row(one) for one in chosen]
+        title = label[0].upper() + label[1:]
+        sections.append(f'{title}\n{"^" * len(title)}\n\n{table(rows)}')
+        names.append([f'``{name}``', label])
+    versions = results[0]['versions']
+    page = ATTACKS.format(
+        names=table(names),
+        date=max(one['date'] for one in results),
+        versions=told(versions),
+        cores=BUSY.format(cores=versions['cores']),
+        sections='\n'.join(sections),
+    )
+    (ROOT / 'docs' / 'attacks.rst').write_text(page, encoding='utf-8')
+
+
+TIMES = ('p50, ms', 'p99, ms', 'longest, ms')
+
+
+def _attack_row(result: Result) -> list[str]:
+    times = [
+        f'{result["before"][name] * 1e3:.1f} → {result["meanwhile"][name] * 1e3:.1f}'
+        for name in ('p50', 'p99', 'max')
+    ]
+    label = LABELS[result['backend']]
+    return [label, result['codec'], f'+{mib(result["grown"])}', *times, result['done']]
+
+
 def _pair(result: Result, name: str) -> str:
     return f'{result["baseline"][name]} / {result["end"][name]}'
 
