@@ -20,11 +20,11 @@ from typing import Any, TypeVar, cast
 
 from . import client_handshake, deflate, handshake
 from .asgi import Conversation, WebSocketASGI
+from .closure import NORMAL_CLOSURE, close_payload
 from .connection import Connection, encode_message
 from .errors import ConnectionError
 from .options import Options, check_timeout
 from .profiles.aio import AioLink
-from .protocol import NORMAL_CLOSURE, close_payload
 from .takeover import HostLogger, Husk, take_over
 
 _Base = TypeVar('_Base', bound='AioBase')

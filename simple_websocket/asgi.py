@@ -21,16 +21,11 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 from . import handshake
+from .closure import ABNORMAL_CLOSURE, NO_STATUS, NORMAL_CLOSURE, close_payload
+from .codec import MESSAGE_TOO_BIG
 from .connection import exit_code
 from .errors import ConnectionClosed, ConnectionError, SimpleWebsocketError
 from .options import Options, check_timeout
-from .protocol import (
-    ABNORMAL_CLOSURE,
-    MESSAGE_TOO_BIG,
-    NO_STATUS,
-    NORMAL_CLOSURE,
-    close_payload,
-)
 
 Scope = dict[str, Any]
 Event = dict[str, Any]

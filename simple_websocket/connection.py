@@ -10,10 +10,12 @@ import warnings
 from contextlib import suppress
 from typing import Any
 
+from .closure import GOING_AWAY, INTERNAL_ERROR
 from .codec import BINARY, TEXT
 from .errors import ConnectionClosed, SimpleWebsocketError
+from .inbox import InputBuffer
 from .profiles.link import Link, Payload
-from .protocol import ENDING, GOING_AWAY, INTERNAL_ERROR, InputBuffer
+from .protocol import ENDING
 
 
 def encode_message(data: Any) -> tuple[int, Payload]:

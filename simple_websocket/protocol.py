@@ -51,6 +51,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
+from .closure import ABNORMAL_CLOSURE, INTERNAL_ERROR, NO_STATUS, close_payload, sendable
 from .codec import (
     BINARY,
     CLOSE,
@@ -65,28 +66,14 @@ from .codec import (
     Decoder,
     encode,
 )
-from .codec import MESSAGE_TOO_BIG as MESSAGE_TOO_BIG  # for who reads close codes here
 from .deflate import DeflateError
 from .errors import ConnectionClosed
+from .inbox import InputBuffer, Message
 
 if TYPE_CHECKING:
     from .deflate import PerMessageDeflate
 
 OPEN, ENDING, CLOSING, ENDED, DONE = range(5)
-
-NORMAL_CLOSURE = 1000
-GOING_AWAY = 1001
-NO_STATUS = 1005
-ABNORMAL_CLOSURE = 1006
-INTERNAL_ERROR = 1011
-
-#: Codes that may stand in a Close frame (section 7.4): the RFC's and IANA's
-#: assigned ones without those that only an API may report (1005, 1006, 1015).
-_ASSIGNED_CODES = frozenset((1000, 1001, 1002, 1003, *range(1007, 1015)))
-
-#: Bytes of binary and characters of text in the receive queue from which
-#: reading stops, however few messages they are.
-MAX_QUEUE_SIZE = 1 << 20
 
 #: Bytes to read at once, unless they turn out to be nothing but tiny frames.
 MAX_APPETITE = 1 << 16
@@ -97,88 +84,6 @@ MANY_FRAMES = 512
 _Utf8Decoder = codecs.getincrementaldecoder('utf-8')
 
 _DATA = frozenset((CONTINUATION, TEXT, BINARY))
-
-Message = str | bytes
-
-
-def sendable(code: int) -> bool:
-    """Whether a close code may stand in a Close frame (section 7.4)."""
-    return code in _ASSIGNED_CODES or 3000 <= code <= 4999
-
-
-def close_payload(code: int, reason: str | None) -> bytes:
-    """The payload of a Close frame (section 5.5.1).
-
-    :param code: the close code.
-    :param reason: a text of at most 123 bytes in UTF-8, or None.
-    :raises ValueError: for a code that must not be sent, a reason that is too
-                        long or has no UTF-8 form.
-    :raises TypeError: for a code that is no integer or a reason that is no text.
-    """
-    if isinstance(code, bool) or not isinstance(code, int):
-        raise TypeError(f'reason (the close code) must be an int, not {type(code).__name__}')
-    if not sendable(code):
-        raise ValueError(f'reason (the close code) {code} must not be sent in a Close frame')
-    if reason is not None and not isinstance(reason, str):
-        raise TypeError(f'message must be a str, not {type(reason).__name__}')
-    text = (reason or '').encode()
-    if len(text) > 123:
-        raise ValueError(f'message is {len(text)} bytes long, a Close frame takes 123')
-    return int(code).to_bytes(2, 'big') + text
-
-
-class InputBuffer(deque[Message]):
-    """The messages that were received and not yet taken, oldest first.
-
-    :param max_messages: the number of them from which it is full.
-    """
-
-    __slots__ = ('_max_messages', '_size', 'full')
-
-    def __init__(self, max_messages: int) -> None:
-        super().__init__()
-        self._max_messages = max_messages
-        self._size = 0
-        self.full = False  #: whether there is no room; what comes waits outside
-
-    def append(self, message: Message) -> None:
-        """Add a message behind the others."""
-        super().append(message)
-        self._size += len(message)
-        if len(self) >= self._max_messages or self._size >= MAX_QUEUE_SIZE:
-            self.full = True
-
-    def appendleft(self, message: Message) -> None:
-        """Put a message back, before the others."""
-        super().appendleft(message)
-        self._size += len(message)
-
-    def pop(self, index: int = -1) -> Message:
-        """Take the message at ``index`` out (the last one by default).
-
-        :raises IndexError: when there is none.
-        """
-        message = self[index]
-        del self[index]
-        self._shrink(message)
-        return message
-
-    def popleft(self) -> Message:
-        """Take the oldest message out.
-
-        :raises IndexError: when there is none.
-        """
-        message = super().popleft()
-        self._shrink(message)
-        return message
-
-    def _shrink(self, gone: Message) -> None:
-        self._size -= len(gone)
-        if self.full:
-            self.full = len(self) >= self._max_messages or self._size >= MAX_QUEUE_SIZE
-
-    def __repr__(self) -> str:
-        return f'<{len(self)} messages>'
 
 
 class _Ending(NamedTuple):

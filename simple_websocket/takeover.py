@@ -15,9 +15,9 @@ import logging
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from .closure import GOING_AWAY, INTERNAL_ERROR, NORMAL_CLOSURE, close_payload
 from .errors import ConnectionClosed, ConnectionError
 from .profiles.aio import AioLink
-from .protocol import GOING_AWAY, INTERNAL_ERROR, NORMAL_CLOSURE, close_payload
 
 if TYPE_CHECKING:
     _LoggerAdapter = logging.LoggerAdapter[Any]

@@ -21,6 +21,7 @@ from typing import Any
 from weakref import ref
 
 from . import client_handshake, deflate, handshake, hosts
+from .closure import INTERNAL_ERROR, NORMAL_CLOSURE, close_payload
 from .connection import Connection, encode_message, exit_code
 from .dial import Dial
 from .errors import ConnectionClosed, ConnectionError
@@ -28,13 +29,7 @@ from .options import Options, check_timeout
 from .profiles import Profile, resolve
 from .profiles.link import Link
 from .profiles.wire import Wire
-from .protocol import (
-    ENDING,
-    INTERNAL_ERROR,
-    NORMAL_CLOSURE,
-    Protocol,
-    close_payload,
-)
+from .protocol import ENDING, Protocol
 
 #: The clock of every connection; looked up when called, for tests that
 #: replace it.

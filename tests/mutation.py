@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parent.parent
 WHERE = ROOT / '.build' / 'mutation'
 EXPLAINED = ROOT / 'tests' / 'mutants.toml'
 
-MODULES = ('protocol', 'deflate', 'handshake', 'client_handshake')
+MODULES = ('protocol', 'inbox', 'closure', 'deflate', 'handshake', 'client_handshake')
 TESTS = (
     *('deflate', 'deflate_edges', 'handshake', 'handshake_edges', 'options', 'protocol'),
     *('protocol_close', 'protocol_edges', 'protocol_keepalive', 'protocol_pair'),

@@ -16,20 +16,10 @@ from typing import Any
 
 from fuzz.reader import CLOSE, PING, PONG, TEXT, Parsed, Reader, cuts, frame, parse
 from simple_websocket import ConnectionClosed
+from simple_websocket.closure import ABNORMAL_CLOSURE, NO_STATUS, close_payload, sendable
 from simple_websocket.deflate import PerMessageDeflate
-from simple_websocket.protocol import (
-    ABNORMAL_CLOSURE,
-    CLOSING,
-    DONE,
-    ENDED,
-    ENDING,
-    MAX_QUEUE_SIZE,
-    NO_STATUS,
-    OPEN,
-    Protocol,
-    close_payload,
-    sendable,
-)
+from simple_websocket.inbox import MAX_QUEUE_SIZE
+from simple_websocket.protocol import CLOSING, DONE, ENDED, ENDING, OPEN, Protocol
 
 #: What frames are made of, beside what the input says.
 PAYLOADS = (

@@ -19,7 +19,8 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any, cast
 
-from ..protocol import ENDING, MAX_APPETITE, Message, Protocol
+from ..inbox import Message
+from ..protocol import ENDING, MAX_APPETITE, Protocol
 from .link import Link, Payload
 from .wire import Wire
 

@@ -17,7 +17,8 @@ import eventlet.event
 import eventlet.hubs
 import greenlet
 
-from ..protocol import Message, Protocol
+from ..inbox import Message
+from ..protocol import Protocol
 from .hub import HubLink
 from .originals import original
 from .wire import Wire

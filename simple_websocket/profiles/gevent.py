@@ -13,7 +13,8 @@ import gevent
 from gevent import getcurrent
 from gevent.socket import wait_read, wait_write
 
-from ..protocol import Message, Protocol
+from ..inbox import Message
+from ..protocol import Protocol
 from .hub import HubLink
 from .wire import Wire
 

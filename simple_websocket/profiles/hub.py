@@ -28,7 +28,8 @@ from contextlib import suppress
 from typing import Any
 
 from ..errors import ConnectionClosed, SimpleWebsocketError
-from ..protocol import ENDED, ENDING, Message, Protocol
+from ..inbox import Message
+from ..protocol import ENDED, ENDING, Protocol
 from .link import TURN, Link, Payload
 from .originals import original
 from .wire import DONTWAIT, Wire

@@ -19,7 +19,8 @@ from contextlib import suppress
 from typing import Any
 
 from ..errors import SimpleWebsocketError
-from ..protocol import ENDING, Message, Protocol
+from ..inbox import Message
+from ..protocol import ENDING, Protocol
 from .link import TURN
 from .locked import LockedLink
 from .originals import RealEvent, original

@@ -20,7 +20,8 @@ from typing import Any
 from weakref import WeakSet
 
 from ..errors import ConnectionClosed, SimpleWebsocketError
-from ..protocol import DONE, ENDED, ENDING, Message, Protocol
+from ..inbox import Message
+from ..protocol import DONE, ENDED, ENDING, Protocol
 from .wire import DONTWAIT, Wire
 
 #: Bytes asked of TCP at once, at least: fewer system calls for large messages,

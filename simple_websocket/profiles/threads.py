@@ -17,7 +17,8 @@ from collections.abc import Callable
 from typing import Any
 
 from ..errors import SimpleWebsocketError
-from ..protocol import ENDING, Message, Protocol
+from ..inbox import Message
+from ..protocol import ENDING, Protocol
 from .link import READ_SIZE
 from .locked import LockedLink
 from .originals import original

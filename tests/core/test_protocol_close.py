@@ -23,15 +23,8 @@ from support.lab import (
 )
 
 from simple_websocket import ConnectionClosed
-from simple_websocket.protocol import (
-    CLOSING,
-    DONE,
-    ENDED,
-    ENDING,
-    OPEN,
-    close_payload,
-    sendable,
-)
+from simple_websocket.closure import close_payload, sendable
+from simple_websocket.protocol import CLOSING, DONE, ENDED, ENDING, OPEN
 
 
 def raises_closed(end, code, reason=None):

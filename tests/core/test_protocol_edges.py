@@ -5,15 +5,9 @@ from __future__ import annotations
 import pytest
 from support.lab import BINARY, PING, PONG, TEXT, End, Frame, closing, parse, wire
 
-from simple_websocket.protocol import (
-    DONE,
-    ENDED,
-    ENDING,
-    MAX_QUEUE_SIZE,
-    InputBuffer,
-    close_payload,
-    sendable,
-)
+from simple_websocket.closure import close_payload, sendable
+from simple_websocket.inbox import MAX_QUEUE_SIZE, InputBuffer
+from simple_websocket.protocol import DONE, ENDED, ENDING
 
 
 @pytest.mark.parametrize(

@@ -24,8 +24,9 @@ from support.lab import BINARY, CLOSE, PING, PONG, TEXT, Clock, Frame, deflated,
 from support.model import ANYTHING, DONE, ENDING, OPEN, ORDER, Closed, Event, Model, viable
 
 from simple_websocket import ConnectionClosed
+from simple_websocket.closure import close_payload
 from simple_websocket.deflate import PerMessageDeflate
-from simple_websocket.protocol import Protocol, close_payload
+from simple_websocket.protocol import Protocol
 
 EXAMPLES = int(os.environ.get('SWS_MODEL_EXAMPLES', '0'))
 PROFILE = settings(

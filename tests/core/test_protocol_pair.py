@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from support.lab import BINARY, CLOSE, TEXT, Clock, parse, quick
 
 from simple_websocket import ConnectionClosed
+from simple_websocket.closure import close_payload
 from simple_websocket.deflate import PerMessageDeflate
-from simple_websocket.protocol import DONE, ENDED, ENDING, OPEN, Protocol, close_payload
+from simple_websocket.protocol import DONE, ENDED, ENDING, OPEN, Protocol
 
 
 class Side:

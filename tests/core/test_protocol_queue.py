@@ -26,15 +26,8 @@ from support.lab import (
 
 from simple_websocket import ConnectionClosed
 from simple_websocket.deflate import PerMessageDeflate
-from simple_websocket.protocol import (
-    CLOSING,
-    DONE,
-    ENDED,
-    ENDING,
-    MAX_QUEUE_SIZE,
-    OPEN,
-    InputBuffer,
-)
+from simple_websocket.inbox import MAX_QUEUE_SIZE, InputBuffer
+from simple_websocket.protocol import CLOSING, DONE, ENDED, ENDING, OPEN
 
 
 def texts(*numbers):

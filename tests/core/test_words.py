@@ -10,6 +10,7 @@ from simple_websocket.client_handshake import (
     ClientHandshake,
     parse_url,
 )
+from simple_websocket.closure import close_payload
 from simple_websocket.deflate import (
     Deflate,
     InflateError,
@@ -28,7 +29,6 @@ from simple_websocket.handshake import (
     rejection_response,
     request_from_headers,
 )
-from simple_websocket.protocol import close_payload
 
 
 def raised(error, action, *arguments, **options):

@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 from hypothesis import settings
 
 from simple_websocket import codec as seam
-from simple_websocket.protocol import ENDED, Protocol, close_payload
+from simple_websocket.closure import close_payload
+from simple_websocket.protocol import ENDED, Protocol
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 
