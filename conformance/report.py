@@ -130,11 +130,14 @@ def _missing(results: Sequence[Result]) -> str:
         '\n*not run* counts cases of sections 12 and 13 that have not been run in that row\n'
         'with this version of the code.  All that have run are strict.'
     )
-    together: dict[str, set[str]] = {}
+    total = sum(SECTIONS.values())
+    by_codec: dict[str, set[str]] = {}
     for result in results:
-        together.setdefault(result.run.codec, set()).update(result.cases)
-    if all(len(cases) == sum(SECTIONS.values()) for cases in together.values()):
+        by_codec.setdefault(result.run.codec, set()).update(result.cases)
+    if all(len(cases) == total for cases in by_codec.values()):
         text += '  Together the rows\nof each codec have run every case.'
+    elif len(set().union(*by_codec.values())) == total:
+        text += '  Together the rows\nhave run every case.'
     return text + '\n'
 
 
