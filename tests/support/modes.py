@@ -50,14 +50,7 @@ MODES = (
     Mode('live-eventlet-gunicorn', 'tests/live_eventlet_gunicorn', 'eventlet-gunicorn'),
     Mode('isolated', 'tests/isolated'),
     # Against other implementations; one of them needs node.
-    Mode('interop', 'tests/interop', foreign=('gevent', 'eventlet')),
-    # Autobahn, where there is the Python 2.7 that it needs.
-    Mode(
-        'conformance-compiled',
-        'tests/conformance',
-        foreign=('gevent', 'eventlet'),
-        codec='compiled',
-    ),
+    Mode('interop', 'tests/interop', foreign=('gevent', 'eventlet'), bound=300),
     Mode(
         'threads',
         'tests/sync',
