@@ -1,5 +1,5 @@
 """Every split of a corpus of frames gives the same events: each cut in two, each
-cut in three where the stream is short, and one byte at a time (FAULTS: what
+cut in three where the stream is short, and one byte at a time (B6: what
 arrives has no boundaries). Both roles; the decoders of all codecs, and the
 protocol on the one in use."""
 
