@@ -51,6 +51,13 @@ MODES = (
     Mode('isolated', 'tests/isolated'),
     # Against other implementations; one of them needs node.
     Mode('interop', 'tests/interop', foreign=('gevent', 'eventlet'), bound=300),
+    # Autobahn, where there is the Python 2.7 that it needs.
+    Mode(
+        'conformance-compiled',
+        'tests/conformance',
+        foreign=('gevent', 'eventlet'),
+        codec='compiled',
+    ),
     Mode(
         'threads',
         'tests/sync',
