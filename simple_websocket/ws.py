@@ -27,7 +27,7 @@ from .dial import Dial
 from .errors import ConnectionClosed, ConnectionError
 from .options import Options, check_timeout
 from .profiles import Profile, resolve
-from .profiles.link import Link
+from .profiles.link import Link, give_up
 from .profiles.wire import Wire
 from .protocol import ENDING, Protocol
 
@@ -90,17 +90,17 @@ class Base(Connection):
         leftover: bytes,
     ) -> None:
         """Bring the connection to life, or leave nothing: there may be no file
-        descriptor or no thread for it."""
+        descriptor or no thread for it, or Ctrl-C in the middle."""
         try:
             link = profile.make_link(wire, protocol, _now)
+            if leftover:
+                protocol.feed(leftover)
+            self._link = link
+            self.sock = wire.sock
+            link.start()
         except BaseException:
-            wire.close()
+            give_up(wire)
             raise
-        if leftover:
-            protocol.feed(leftover)
-        self._link = link
-        self.sock = wire.sock
-        link.start()
 
     @cached_property
     def thread(self) -> Any:
@@ -274,17 +274,17 @@ class Server(Base):
         self.mode = host.mode
         chosen = resolve(profile, thread_class, event_class, selector_class, sock)
         wire = Wire(sock)
-        leftover = hosts.take_over(host, environ, sock, _host_callback(ref(self)))
         try:
+            leftover = hosts.take_over(host, environ, sock, _host_callback(ref(self)))
             response, compression = self._answer(host, origins, headers)
+            protocol = self._options.protocol(False, _now, compression)
+            protocol.out.append(response)
         except handshake.Rejected as rejected:
             self._refuse(chosen, wire, rejected)
             raise ConnectionError(rejected.status, rejected.reason) from rejected
         except BaseException:
             wire.close()
             raise
-        protocol = self._options.protocol(False, _now, compression)
-        protocol.out.append(response)
         self._open(chosen, wire, protocol, leftover)
         # A handler that returns without closing leaves the rest to the host
         # (``_host_did``), which has to find the connection alive.

@@ -117,6 +117,10 @@ class Link:
         bytecodes: it takes no lock and raises nothing.
         """
 
+    def _guarded(self, step: Callable[[], Any]) -> Any:
+        """Run a step that never waits, with nobody else inside."""
+        step()
+
     @abstractmethod
     def _watch(self, read: bool, write: bool) -> None:
         """Call ``_on_readable``, ``_on_writable`` when TCP is ready for them."""
@@ -358,6 +362,15 @@ class Link:
 
 #: The links of this process, for a child that it may fork.
 _live: WeakSet[Link] = WeakSet()
+
+
+def give_up(wire: Wire) -> None:
+    """Close a wire, with the link that may have been made on it already."""
+    for link in list(_live):
+        if link.wire is wire:
+            with suppress(Exception):  # it may be half made
+                link._guarded(link._poison)
+    wire.close()
 
 
 def _leave_to_parent() -> None:

@@ -144,6 +144,7 @@ class Watchman:
                     watchman._close()
                     raise
                 cls._current = watchman
+            link._watchman = watchman
             watchman._links[link.wire.fd] = link
             return watchman
 
