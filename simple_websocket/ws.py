@@ -279,13 +279,13 @@ class Server(Base):
             response, compression = self._answer(host, origins, headers)
             protocol = self._options.protocol(False, _now, compression)
             protocol.out.append(response)
+            self._open(chosen, wire, protocol, leftover)
         except handshake.Rejected as rejected:
             self._refuse(chosen, wire, rejected)
             raise ConnectionError(rejected.status, rejected.reason) from rejected
         except BaseException:
             wire.close()
             raise
-        self._open(chosen, wire, protocol, leftover)
         # A handler that returns without closing leaves the rest to the host
         # (``_host_did``), which has to find the connection alive.
         environ[_IN_ENVIRON] = self

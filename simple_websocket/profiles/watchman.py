@@ -19,6 +19,7 @@ import select
 import selectors
 import time
 from collections import deque
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -37,13 +38,20 @@ LINGER = 0.5
 class Waker:
     """Makes a thread that waits in a poll come back."""
 
+    _fds: Sequence[int] = ()
+
     def __init__(self) -> None:
+        # In one step of C: a signal handler in between would cost a descriptor.
+        fds: list[int] = []
+        self._fds = fds
         if hasattr(os, 'eventfd'):
-            self.fd = self._write_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+            flags = os.EFD_NONBLOCK | os.EFD_CLOEXEC
+            fds.extend(map(os.eventfd, (0,), (flags,)))
         else:
-            self.fd, self._write_fd = os.pipe()
-            os.set_blocking(self.fd, False)
-            os.set_blocking(self._write_fd, False)
+            fds.extend(os.pipe())
+            for fd in fds:
+                os.set_blocking(fd, False)
+        self.fd, self._write_fd = fds[0], fds[-1]
         self._write = original('os', 'write')
         self._read = original('os', 'read')
 
@@ -56,8 +64,13 @@ class Waker:
             self._read(self.fd, 4096)
 
     def close(self) -> None:
-        for fd in {self.fd, self._write_fd}:
+        fds, self._fds = self._fds, ()
+        for fd in fds:
             original('os', 'close')(fd)
+
+    def __del__(self) -> None:
+        with suppress(Exception):  # what it takes may be gone at exit
+            self.close()
 
 
 class _Epoll:

@@ -154,10 +154,17 @@ def _points(code: CodeType) -> frozenset[int]:
 
 
 def raise_at_bytecode(
-    fn: Callable[[], Any], number: int, error: BaseException, progress: Progress
+    fn: Callable[[], Any],
+    number: int,
+    error: BaseException,
+    progress: Progress,
+    files: str | tuple[str, ...] = '.py',
 ) -> Outcome:
     """Call `fn` in this thread or greenlet; raise at the `number`-th point
-    inside the package, as a signal handler does."""
+    inside the package, as a signal handler does.
+
+    :param files: the ends of the names of the files that count.
+    """
     outcome = Outcome()
     seen = 0
     here = _current()
@@ -178,7 +185,8 @@ def raise_at_bytecode(
         return local
 
     def begin(frame: FrameType, event: str, argument: Any) -> Any:
-        if not frame.f_code.co_filename.startswith(PACKAGE):
+        name = frame.f_code.co_filename
+        if not (name.startswith(PACKAGE) and name.endswith(files)):
             return None
         if not outcome.hit and _current() is here:
             reach(frame)  # the start of a function
