@@ -26,7 +26,7 @@ class Mode:
     # The codec that is forced; without one it is the fastest that is there.
     codec: str = ''
     # Seconds of wall clock, after which the process is ended.
-    bound: float = 240
+    bound: float = 420
 
     @property
     def green(self) -> bool:
