@@ -392,7 +392,10 @@ class Host:
         try:
             sock.settimeout(5)
             if self.tls:
-                sock = context(self.world, True).wrap_socket(sock, server_side=True)
+                sock = context(self.world, True).wrap_socket(
+                    sock, server_side=True, do_handshake_on_connect=False
+                )
+                sock.do_handshake()
             self._answer(Peer(sock, client=False))
         except (EOFError, OSError):
             pass  # the client was interrupted in its handshake
