@@ -171,6 +171,8 @@ def raise_at_bytecode(
 
     def reach(frame: FrameType) -> None:
         nonlocal seen
+        if _in_finaliser(frame):
+            return  # of something else, and the interpreter keeps it to itself
         seen += 1
         if seen == number:
             outcome.hit = True
@@ -203,6 +205,14 @@ def raise_at_bytecode(
         sys.settrace(before)
         progress.done = True
     return outcome
+
+
+def _in_finaliser(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_name == '__del__':
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _current() -> Any:
