@@ -268,6 +268,74 @@ def test_a_request_that_repeats_itself_is_told_what_to_send(more, words):
     assert raised(Rejected, request_from_headers, 'GET', '/', '1.1', HEADERS + more) == words
 
 
+def without(name):
+    return [(other, value) for other, value in HEADERS if other != name]
+
+
+@pytest.mark.parametrize(
+    ('method', 'version', 'headers', 'words'),
+    [
+        ('POST', '1.1', HEADERS, '405 A WebSocket is opened with the method GET.'),
+        (
+            'GET',
+            '1.0',
+            HEADERS,
+            '400 A WebSocket needs HTTP/1.1; '
+            'a proxy in between may be set to another version.',
+        ),
+        *(
+            (
+                'GET',
+                '1.1',
+                without(name),
+                '426 This is a WebSocket: connect with a WebSocket client (ws:// or wss://). '
+                'A proxy in between must pass on the headers Upgrade and Connection.',
+            )
+            for name in ('Upgrade', 'Connection')
+        ),
+        *(
+            ('GET', '1.1', [*HEADERS, field], '400 A WebSocket request has no body.')
+            for field in [('Content-Length', '1'), ('Transfer-Encoding', 'chunked')]
+        ),
+        (
+            'GET',
+            '1.1',
+            without('Sec-WebSocket-Version'),
+            '400 Send one header Sec-WebSocket-Version: 13.',
+        ),
+        (
+            'GET',
+            '1.1',
+            [*without('Sec-WebSocket-Version'), ('Sec-WebSocket-Version', '8')],
+            '426 The only WebSocket version spoken here is 13.',
+        ),
+        (
+            'GET',
+            '1.1',
+            without('Sec-WebSocket-Key'),
+            '400 Send one header Sec-WebSocket-Key: 16 bytes in base64.',
+        ),
+        (
+            'GET',
+            '1.1',
+            [*HEADERS, ('Sec-WebSocket-Protocol', 'a b')],
+            '400 The header Sec-WebSocket-Protocol is not a list of tokens.',
+        ),
+        (
+            'GET',
+            '1.1',
+            [*HEADERS, ('Sec-WebSocket-Protocol', 'a, a')],
+            '400 The header Sec-WebSocket-Protocol names a subprotocol twice.',
+        ),
+    ],
+)
+def test_a_request_that_is_no_upgrade_is_told_what_would_be(method, version, headers, words):
+    with pytest.raises(Rejected) as caught:
+        request_from_headers(method, '/', version, headers)
+    assert str(caught.value) == words
+    assert caught.value.headers == ([('Allow', 'GET')] if words.startswith('405') else [])
+
+
 @pytest.mark.parametrize(
     ('origins', 'error', 'words'),
     [
