@@ -133,3 +133,21 @@ def test_a_head_may_be_incomplete_up_to_the_very_limit():
     assert one.receive(data[:MAX_RESPONSE_HEAD]) is None
     with pytest.raises(ConnectionError):
         one.receive(data[MAX_RESPONSE_HEAD:])
+
+
+@pytest.mark.parametrize(('size', 'fits'), [(253, True), (254, False)])
+def test_a_host_name_may_fill_what_dns_takes(size, fits):
+    name = ('a.' * 127)[: size - 2] + 'bb'
+    assert len(name) == size
+    if fits:
+        assert parse_url(f'ws://{name}/').host == name
+    else:
+        with pytest.raises(ValueError, match='^url: the host name is too long$'):
+            parse_url(f'ws://{name}/')
+
+
+@pytest.mark.parametrize('value', [b'ab', bytearray(b'ab'), memoryview(b'ab')])
+def test_bytes_are_no_list_of_names(value):
+    kind = type(value).__name__
+    with pytest.raises(TypeError, match=f'^subprotocols must be .*, not {kind}$'):
+        client(subprotocols=value)
