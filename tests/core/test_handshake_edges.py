@@ -13,7 +13,12 @@ from simple_websocket.client_handshake import (
     parse_url,
 )
 from simple_websocket.errors import ConnectionError
-from simple_websocket.handshake import accept_token, request_from_environ
+from simple_websocket.handshake import (
+    Rejected,
+    accept_token,
+    check_origin,
+    request_from_environ,
+)
 
 ENVIRON = {
     'REQUEST_METHOD': 'GET',
@@ -151,3 +156,12 @@ def test_bytes_are_no_list_of_names(value):
     kind = type(value).__name__
     with pytest.raises(TypeError, match=f'^subprotocols must be .*, not {kind}$'):
         client(subprotocols=value)
+
+
+def test_where_no_host_is_known_no_page_is_of_the_same_one():
+    """As over HTTP/2, behind an ASGI server."""
+    for origin in ('http://xxxx', 'http://', 'null', 'http://example.com'):
+        request = request_from_environ(ENVIRON | {'HTTP_ORIGIN': origin})
+        request.host = None
+        with pytest.raises(Rejected):
+            check_origin(request, 'same', False)

@@ -6,6 +6,7 @@ import pytest
 from support.lab import BINARY, PING, PONG, TEXT, End, Frame, closing, parse, wire
 
 from simple_websocket.closure import close_payload, sendable
+from simple_websocket.deflate import PerMessageDeflate
 from simple_websocket.inbox import MAX_QUEUE_SIZE, InputBuffer
 from simple_websocket.protocol import DONE, ENDED, ENDING
 
@@ -168,3 +169,17 @@ def test_a_message_that_is_put_back_is_the_next_and_counts():
     assert not buffer.full
     buffer.append('e' * (MAX_QUEUE_SIZE - 1))
     assert not buffer.full
+
+
+@pytest.mark.parametrize('threshold', [0, 12, 13])
+def test_a_text_may_be_given_as_such_and_its_bytes_count(client, threshold):
+    text = '\u20ac' * 4
+    end = End(client, deflate=PerMessageDeflate(threshold=threshold))
+    end.protocol.send(TEXT, text)
+    end.hear()
+    (frame,) = end.said
+    if threshold > 12:
+        assert (frame.rsv, frame.payload) == (0, text.encode())
+    else:
+        assert frame.rsv == 4
+        assert PerMessageDeflate().decompress(frame.payload, True) == text.encode()

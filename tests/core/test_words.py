@@ -315,11 +315,14 @@ def without(name):
             without('Sec-WebSocket-Key'),
             '400 Send one header Sec-WebSocket-Key: 16 bytes in base64.',
         ),
-        (
-            'GET',
-            '1.1',
-            [*HEADERS, ('Sec-WebSocket-Protocol', 'a b')],
-            '400 The header Sec-WebSocket-Protocol is not a list of tokens.',
+        *(
+            (
+                'GET',
+                '1.1',
+                [*HEADERS, ('Sec-WebSocket-Protocol', offered)],
+                '400 The header Sec-WebSocket-Protocol is not a list of tokens.',
+            )
+            for offered in ('a b', '', ' , ')
         ),
         (
             'GET',
