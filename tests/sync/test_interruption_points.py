@@ -19,11 +19,11 @@ import ssl
 import pytest
 import trustme
 from support import modes
-from support.peer import TEXT, accepted, connected
-from support.points import throw_at_switch
+from support.peer import TEXT, Peer, accepted, connected, environ_for, switching, tcp_pair
+from support.points import Progress, raise_at_bytecode, throw_at_switch
 from support.strict import Strict
 
-from simple_websocket import ConnectionClosed
+from simple_websocket import Client, ConnectionClosed, Server
 
 MODE = modes.current()
 pytestmark = pytest.mark.timeout(180)
