@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from .broadcast import Broadcast, broadcast
 from .deflate import Deflate
 from .errors import ConnectionClosed, ConnectionError, SimpleWebsocketError
 from .hosts import Host, register_host
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = [
     'AioClient',
     'AioServer',
+    'Broadcast',
     'Client',
     'ConnectionClosed',
     'ConnectionError',
@@ -23,6 +25,7 @@ __all__ = [
     'Profile',
     'Server',
     'SimpleWebsocketError',
+    'broadcast',
     'get_profile',
     'register_host',
     'websocket_app',

@@ -49,7 +49,7 @@ import codecs
 import os
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from .closure import ABNORMAL_CLOSURE, INTERNAL_ERROR, NO_STATUS, close_payload, sendable
 from .codec import (
@@ -419,6 +419,26 @@ class Protocol:
             if len(payload) >= deflate.threshold:
                 return encode(opcode, deflate.compress(payload), self._client, True)
         return encode(opcode, payload, self._client)
+
+    def shared_frame(self, opcode: int, payload: bytes, made: dict[Any, bytes]) -> bytes:
+        """``frame()`` of a message that goes to many connections.
+
+        :param made: the frames that were made for others of them, by what they
+                     depend on: masks and a compression that looks back at
+                     former messages are a connection's own.
+        """
+        deflate = self._deflate
+        if self.state > ENDING or self._client:
+            return self.frame(opcode, payload)
+        key: Any = None
+        if deflate is not None and len(payload) >= deflate.threshold:
+            if deflate.compress_takeover:
+                return self.frame(opcode, payload)
+            key = (deflate.compress_bits, deflate.level, deflate.mem_level)
+        frame = made.get(key)
+        if frame is None:
+            frame = made[key] = self.frame(opcode, payload)
+        return frame
 
     def close(self, payload: bytes, code: int, reason: str | None) -> None:
         """Start the closing handshake, or answer the peer's (section 7.1.2).

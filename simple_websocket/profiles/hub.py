@@ -317,11 +317,28 @@ class HubLink(Link):
                 self._do_deferred()
             self._inside = False
         if mark:
-            self._wait_until_sent(mark, timeout)
+            self.wait_until_sent(mark, timeout)
         elif self.finished:
             raise self._closed()
 
-    def _wait_until_sent(self, mark: int, timeout: float | None) -> None:
+    def offer(
+        self, opcode: int, payload: bytes, made: dict[Any, bytes], insist: bool
+    ) -> int | None:
+        if self._get_ident() != self._home:
+            mark: int | None = self._from_outside(
+                lambda: self.offer(opcode, payload, made, insist)
+            )
+            return mark
+        try:
+            return super().offer(opcode, payload, made, insist)
+        finally:
+            if self.finished:
+                self._kick()
+
+    def wait_until_sent(self, mark: int, timeout: float | None) -> None:
+        if self._get_ident() != self._home:
+            self._from_outside(lambda: self.wait_until_sent(mark, timeout))
+            return
         current = self._current()
         if current is None:
             return
@@ -404,8 +421,11 @@ class HubLink(Link):
 
     def abandon(self) -> None:
         with suppress(Exception):  # the hub may be gone; so is the process then
-            self._call_home(self._give_up)
+            self._call_home(self.give_up)
 
-    def _give_up(self) -> None:
-        self._guarded(self._poison)
+    def give_up(self) -> None:
+        if self._get_ident() != self._home:
+            self._from_outside(self.give_up)
+            return
+        super().give_up()
         self._kick()

@@ -342,6 +342,49 @@ class Link:
         self.protocol.abort()
         self.wire.let_go()
 
+    # -- to many at once ---------------------------------------------------
+
+    def offer(
+        self, opcode: int, payload: bytes, made: dict[Any, bytes], insist: bool
+    ) -> int | None:
+        """Begin to send a message, and do not wait.
+
+        :param made: see ``Protocol.shared_frame``.
+        :param insist: whether to put it behind what TCP has not taken yet.
+        :returns: 0 when TCP has taken all of it; what to give to ``wait_until_sent``
+                  while it has not; None when it was not begun, since something
+                  is before it.
+        :raises ConnectionClosed: when it can't be sent.
+        """
+        outcome: list[int | None] = []
+        self._guarded(lambda: outcome.append(self._offer(opcode, payload, made, insist)))
+        return outcome[0] if outcome else 0
+
+    def _offer(
+        self, opcode: int, payload: bytes, made: dict[Any, bytes], insist: bool
+    ) -> int | None:
+        protocol = self.protocol
+        if (self._unsent or protocol.out) and not insist and protocol.state <= ENDING:
+            return None
+        self._put_frame(protocol.shared_frame(opcode, payload, made))
+        if protocol.dirty:
+            self._settle()
+            self._notify()
+        if self.finished:
+            raise self._closed()
+        return self._unsent_mark() if self._unsent else 0
+
+    def wait_until_sent(self, mark: int, timeout: float | None) -> None:
+        """Wait until TCP has taken what ``offer`` began.
+
+        :raises ConnectionClosed: as for ``send``.
+        """
+        raise NotImplementedError
+
+    def give_up(self) -> None:
+        """Fail the connection: 1006, and TCP is closed at once."""
+        self._guarded(self._poison)
+
     # -- for receive(), send() and close() of every backend ----------------
 
     def _ready(self) -> bool:

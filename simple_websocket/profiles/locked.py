@@ -139,9 +139,17 @@ class LockedLink(Link):
                     self._do_deferred()
                 self._inside = False
         if mark:
-            self._wait_until_sent(mark, timeout)
+            self.wait_until_sent(mark, timeout)
         elif self._lost or self.finished:
             raise self._failed()
+
+    def _offer(
+        self, opcode: int, payload: bytes, made: dict[Any, bytes], insist: bool
+    ) -> int | None:
+        mark = super()._offer(opcode, payload, made, insist)
+        if self._lost:
+            raise self._closed()
+        return mark
 
     def _failed(self) -> ConnectionClosed:
         """What to tell a sender: the receiver may still be about to find out."""
@@ -150,7 +158,7 @@ class LockedLink(Link):
             self._guarded(self._poison)
         return self._closed()
 
-    def _wait_until_sent(self, mark: int, timeout: float | None) -> None:
+    def wait_until_sent(self, mark: int, timeout: float | None) -> None:
         deadline = None if timeout is None else self.now() + timeout
         try:
             while self._sent < mark and not self._lost and not self.finished:

@@ -378,9 +378,5 @@ class ThreadLink(LockedLink):
     def abandon(self) -> None:
         self._watchman.abandon(self)
 
-    def give_up(self) -> None:
-        """Close what nobody holds any more; by the watchman."""
-        self._guarded(self._poison)
-
 
 __all__ = ['ThreadLink', 'wait_for']

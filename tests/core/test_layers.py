@@ -28,7 +28,7 @@ LAYERS = (
     ('connection', 'dial'),
     ('asgi', 'takeover'),
     ('ws', 'aiows'),
-    ('wsgi',),
+    ('broadcast', 'wsgi'),
     ('__init__',),
 )
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}

@@ -1,0 +1,110 @@
+"""One message to many connections."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from .connection import encode_message
+from .errors import ConnectionClosed
+from .options import check_timeout
+from .ws import Base
+
+
+class Broadcast(NamedTuple):
+    """What became of a message that was sent to many.
+
+    Each connection is in one of the lists, in the order in which they were
+    given.
+    """
+
+    sent: list[Any]  #: TCP has it, or takes the rest of it as the peer reads
+    skipped: list[Any]  #: not sent: the peer has not read what was sent before
+    closed: list[Any]  #: closed before, or by this call; the message may be lost
+
+
+def broadcast(
+    connections: Iterable[Any],
+    data: Any,
+    *,
+    slow: str = 'skip',
+    timeout: float | None = None,
+) -> Broadcast:
+    """Send a message to many connections, and let no slow one hold up the others.
+
+    The frame is made once for all that share its form: for all connections of
+    a server but those that compress with a window of their own (RFC 7692
+    section 7.1.1; ``Deflate`` can be told to do without).  Every peer is
+    offered the message before any is waited for.
+
+    :param connections: of ``Server`` and ``Client``, on whatever profiles.
+    :param data: as for ``send``.
+    :param slow: what to do with a peer that has not read all that was sent to
+                 it before: ``"skip"`` it, which is the default; ``"close"`` the
+                 connection, without a Close, since that could not be written
+                 either; or ``"wait"``, after all others were served.
+    :param timeout: with ``"wait"``: seconds, for all of them together; then the
+                    connections whose peers have not taken the message are
+                    closed, as by ``send(timeout=)``.  None waits as long as
+                    they are connected.
+    :returns: what became of it.
+    :raises TypeError: for anything but such connections, or a wrong argument.
+    :raises ValueError: for a wrong value, or text with lone surrogates; nothing
+                        was sent then.
+    """
+    everyone = list(connections)
+    for ws in everyone:
+        if not isinstance(ws, Base):
+            raise TypeError(f'connections must be of Server or Client, not {ws!r}')
+    if slow not in ('skip', 'close', 'wait'):
+        raise ValueError(f"slow must be 'skip', 'close' or 'wait', not {slow!r}")
+    check_timeout(timeout)
+    if timeout is not None and slow != 'wait':
+        raise ValueError(f"timeout is for slow='wait', not {slow!r}")
+    opcode, payload = encode_message(data)
+    payload = payload.encode() if isinstance(payload, str) else bytes(payload)
+    outcome = _offer(everyone, opcode, payload, slow)
+    if slow == 'wait':
+        _wait(everyone, outcome, None if timeout is None else time.monotonic() + timeout)
+    lists = Broadcast([], [], [])
+    for ws, mark in zip(everyone, outcome, strict=True):
+        if mark is None:
+            lists.skipped.append(ws)
+        else:
+            (lists.closed if mark == _CLOSED else lists.sent).append(ws)
+    return lists
+
+
+_CLOSED = -1
+
+
+def _offer(everyone: list[Any], opcode: int, payload: bytes, slow: str) -> list[int | None]:
+    """The mark of each connection, as ``Link.offer`` returns it, or ``_CLOSED``."""
+    outcome: list[int | None] = []
+    made: dict[Any, bytes] = {}
+    insist = slow == 'wait'
+    for ws in everyone:
+        link = ws._open_link
+        try:
+            mark = link.offer(opcode, payload, made, insist)
+        except ConnectionClosed:
+            mark = _CLOSED
+        if mark is None and slow == 'close':
+            link.give_up()
+            mark = _CLOSED
+        outcome.append(mark)
+    return outcome
+
+
+def _wait(everyone: list[Any], outcome: list[int | None], deadline: float | None) -> None:
+    for index, (ws, mark) in enumerate(zip(everyone, outcome, strict=True)):
+        if mark is not None and mark > 0:
+            left = None if deadline is None else max(deadline - time.monotonic(), 0)
+            try:
+                ws._open_link.wait_until_sent(mark, left)
+            except ConnectionClosed:
+                outcome[index] = _CLOSED
+
+
+__all__ = ['Broadcast', 'broadcast']
