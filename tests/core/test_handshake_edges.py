@@ -17,7 +17,11 @@ from simple_websocket.handshake import (
     Rejected,
     accept_token,
     check_origin,
+    header_tokens,
+    header_values,
+    normalize_headers,
     request_from_environ,
+    split_authority,
 )
 
 ENVIRON = {
@@ -165,3 +169,15 @@ def test_where_no_host_is_known_no_page_is_of_the_same_one():
         request.host = None
         with pytest.raises(Rejected):
             check_origin(request, 'same', False)
+
+
+def test_only_blanks_and_tabs_are_not_part_of_a_header():
+    """Nothing else that Python calls white space, and no letter."""
+    assert header_values([('A', '\t X1X\x0c \t')], 'a') == ['X1X\x0c']
+    assert header_tokens([('A', ' Xa\x0c\t, \tbX ')], 'a') == ['Xa\x0c', 'bX']
+    assert normalize_headers([('A', ' \tX1X\t ')]) == [('A', 'X1X')]
+
+
+def test_any_port_there_is_may_be_named():
+    for port in (1, 65535):
+        assert split_authority(f'a:{port}') == ('a', port)

@@ -25,9 +25,12 @@ from simple_websocket.handshake import (
     Rejected,
     accept_token,
     check_origin,
+    normalize_headers,
     parse_origins,
+    parse_subprotocols,
     rejection_response,
     request_from_headers,
+    split_authority,
 )
 
 
@@ -524,3 +527,46 @@ class TestAnswers:
         data = b'HTTP/1.1 500 ' + b'a' * 400 + b'\r\n\r\n'
         error = raised(ConnectionError, client().receive, data)
         assert error == 'Connection error: 500 ' + 'a' * 300
+
+
+@pytest.mark.parametrize(
+    ('option', 'error', 'words'),
+    [
+        (5, TypeError, 'subprotocols must be a str or a list of them, not int'),
+        ([5], TypeError, 'subprotocols must be strings, not int'),
+        (['a b'], ValueError, "subprotocols: 'a b' is not a token"),
+        (['a', 'a'], ValueError, "subprotocols: 'a' is there twice"),
+    ],
+)
+def test_wrong_subprotocols_say_what_they_may_be(option, error, words):
+    assert raised(error, parse_subprotocols, option) == words
+
+
+@pytest.mark.parametrize(
+    ('headers', 'words'),
+    [
+        (5, 'headers must be a mapping or a list of pairs, not int'),
+        ([('A', 'b', 'c')], 'headers must be pairs of a name and a value'),
+        ([('A', 5)], 'headers must be strings, not str: int'),
+        ([(5, 'a')], 'headers must be strings, not int: str'),
+    ],
+)
+def test_wrong_headers_say_what_they_may_be(headers, words):
+    assert raised(TypeError, normalize_headers, headers) == words
+
+
+@pytest.mark.parametrize(
+    ('authority', 'words'),
+    [
+        ('a:0', 'port 0 is not from 1 to 65535'),
+        ('a:65536', 'port 65536 is not from 1 to 65535'),
+        ('a]', "'a]' is not a host with an optional port"),
+        ('a!b', "'a!b' is not a host name"),
+        ('a..b', "'a..b' is not a host name: "),
+    ],
+)
+def test_what_is_no_authority_is_told_why(authority, words):
+    with pytest.raises(ValueError, match='.') as caught:
+        split_authority(authority)
+    assert str(caught.value).startswith(words)
+    assert words.endswith(': ') or str(caught.value) == words
