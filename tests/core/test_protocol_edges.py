@@ -183,3 +183,18 @@ def test_a_text_may_be_given_as_such_and_its_bytes_count(client, threshold):
     else:
         assert frame.rsv == 4
         assert PerMessageDeflate().decompress(frame.payload, True) == text.encode()
+
+
+def test_a_buffer_is_full_to_the_very_message_and_byte():
+    buffer = InputBuffer(2)
+    for text in 'abcd':
+        buffer.append(text)
+    for left in (3, 2, 1):
+        buffer.popleft()
+        assert (len(buffer), buffer.full) == (left, left >= 2)
+    buffer = InputBuffer(10)
+    for text in ('a', 'b', 'c' * (MAX_QUEUE_SIZE - 1)):
+        buffer.append(text)
+    for full in (True, False):  # exactly the size, then one less
+        buffer.popleft()
+        assert buffer.full is full
