@@ -85,7 +85,7 @@ def _offer(everyone: list[Any], opcode: int, payload: bytes, slow: str) -> list[
     made: dict[Any, bytes] = {}
     insist = slow == 'wait'
     for ws in everyone:
-        link = ws._open_link
+        link = ws._link or ws._open_link
         try:
             mark = link.offer(opcode, payload, made, insist)
         except ConnectionClosed:

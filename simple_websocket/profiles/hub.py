@@ -329,9 +329,21 @@ class HubLink(Link):
                 lambda: self.offer(opcode, payload, made, insist)
             )
             return mark
+        if self._inside:
+            self._defer(lambda: self._put(opcode, payload))
+            return 0
+        self._inside = True
         try:
-            return super().offer(opcode, payload, made, insist)
+            return self._offer(opcode, payload, made, insist)
+        except (ConnectionClosed, ValueError):
+            raise
+        except BaseException:
+            self._poison()
+            raise
         finally:
+            if self._deferred:
+                self._do_deferred()
+            self._inside = False
             if self.finished:
                 self._kick()
 

@@ -356,13 +356,12 @@ class Link:
                   is before it.
         :raises ConnectionClosed: when it can't be sent.
         """
-        outcome: list[int | None] = []
-        self._guarded(lambda: outcome.append(self._offer(opcode, payload, made, insist)))
-        return outcome[0] if outcome else 0
+        raise NotImplementedError
 
     def _offer(
         self, opcode: int, payload: bytes, made: dict[Any, bytes], insist: bool
     ) -> int | None:
+        """``offer``, with nobody else inside."""
         protocol = self.protocol
         if (self._unsent or protocol.out) and not insist and protocol.state <= ENDING:
             return None

@@ -143,13 +143,28 @@ class LockedLink(Link):
         elif self._lost or self.finished:
             raise self._failed()
 
-    def _offer(
+    def offer(
         self, opcode: int, payload: bytes, made: dict[Any, bytes], insist: bool
     ) -> int | None:
-        mark = super()._offer(opcode, payload, made, insist)
-        if self._lost:
-            raise self._closed()
-        return mark
+        with self._lock:
+            if self._inside:
+                self._defer(lambda: self._put(opcode, payload))
+                return 0
+            self._inside = True
+            try:
+                mark = self._offer(opcode, payload, made, insist)
+                if self._lost:
+                    raise self._closed()
+                return mark
+            except (ConnectionClosed, ValueError):
+                raise
+            except BaseException:
+                self._poison()
+                raise
+            finally:
+                if self._deferred:
+                    self._do_deferred()
+                self._inside = False
 
     def _failed(self) -> ConnectionClosed:
         """What to tell a sender: the receiver may still be about to find out."""
