@@ -245,7 +245,7 @@ class ClientHandshake:
             if isinstance(event, h11.InformationalResponse):
                 if event.status_code == 101:
                     if _http_version.fullmatch(event.http_version) is None:
-                        raise HandshakeError('the response is not HTTP/1.1')
+                        raise HandshakeError('the response is of another HTTP version')
                     leftover = self._http.trailing_data[0]
                     if self._received - len(leftover) > MAX_RESPONSE_HEAD:
                         raise HandshakeError('the response is too long')

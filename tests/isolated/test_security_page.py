@@ -89,7 +89,7 @@ def test_the_defaults_it_calls_off_are_off():
 
 
 def test_the_defaults_it_gives_are_those_of_the_options():
-    from simple_websocket import protocol
+    from simple_websocket import inbox, protocol
     from simple_websocket.options import Options
 
     text = sections()['What is bounded by what']
@@ -99,4 +99,4 @@ def test_the_defaults_it_gives_are_those_of_the_options():
     assert f'``close_timeout``, {options.close_timeout:g} seconds' in text
     assert f'``open_timeout``, {options.open_timeout:g} seconds' in text
     assert f'about {protocol.MANY_FRAMES} frames' in text
-    assert protocol.MAX_QUEUE_SIZE == 1 << 20 and 'or 1 MiB' in text
+    assert inbox.MAX_QUEUE_SIZE == 1 << 20 and 'or 1 MiB' in text
