@@ -15,6 +15,7 @@ import argparse
 import sys
 import time
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from . import processes, report
 from .cases import ECHOES, OTHER_CASES, Echo
@@ -26,6 +27,7 @@ from .processes import (
     build_load,
     cores,
     raise_limits,
+    run_broadcast,
     run_client,
     running,
 )
@@ -67,6 +69,8 @@ class Bench:
             self.run_idle()
         if self.wants('keepalive') and not self.short:
             self.run_keepalive()
+        if self.wants('broadcast'):
+            self.run_broadcast()
         for name in ('loop', 'stream'):
             if self.wants(name):
                 self.run_clients(name)
@@ -217,6 +221,29 @@ class Bench:
         share = 100 * result['server_cpu'] / result['seconds']
         return {'percent': share, 'pings': result['pings'], 'connections': connections}
 
+    # -- one message to many -----------------------------------------------
+
+    def run_broadcast(self) -> None:
+        """CPU of a delivery, beside that of a bare send on the same sockets."""
+        table = self.tables['broadcast'] = Table('broadcast', 'Broadcast of 64 B', 'cpu')
+        for profile, many in (('gevent', 10000), ('threads', 2000)):
+            ours = Delivery(f'broadcast-{profile}', profile, 'ours', 'broadcast()')
+            bare = Delivery(f'send-{profile}', profile, 'bare', 'bare send')
+            if not self.selected([ours]):
+                continue
+            _say(f'broadcast: {profile}, {many} connections')
+            rows = [Row(ours), Row(bare)]
+            table.rows += rows
+            try:
+                self.check_limit(many)
+                for _ in range(min(self.rounds, 3)):
+                    result = run_broadcast(profile, many)
+                    for row, name in zip(rows, ('broadcast', 'bare'), strict=True):
+                        row.samples.append(result[name])
+            except Failure as failure:
+                for row in rows:
+                    row.failure = str(failure)
+
     # -- clients -----------------------------------------------------------
 
     def run_clients(self, name: str) -> None:
@@ -245,6 +272,18 @@ class Bench:
                         row.samples.append(run_client(entry.name, entry.venv, url, seconds))
                     except Failure as failure:
                         row.failure = str(failure)
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """A row of the table of broadcasts."""
+
+    name: str
+    group: str
+    role: str
+    label: str
+    packages: tuple[str, ...] = ()
+    venv: str = 'bench'
 
 
 def _concerns(case: Echo, entry: Entry) -> bool:

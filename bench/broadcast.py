@@ -1,9 +1,9 @@
 """What a delivery of ``broadcast`` costs.
 
-``python -m bench.broadcast PROFILE CONNECTIONS`` opens that many connections,
-whose other ends another process reads, sends 64 bytes to all of them again and
-again, and prints a line of JSON: CPU of this process a delivery, beside the
-bare ``send`` of the same bytes on the same sockets.
+``python -m bench.broadcast PROFILE CONNECTIONS CORE`` opens that many
+connections, whose other ends another process reads on that core, sends 64 bytes
+to all of them again and again, and prints a line of JSON: CPU of this process,
+beside that of the bare ``send`` of the same bytes on the same sockets.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ FRAME = b'\x81\x40' + TEXT.encode()
 ROUNDS = 20
 
 
-def _read_all(port: int, count: int) -> None:
+def _read_all(port: int, count: int, core: int) -> None:
     """The peers: connect, and read whatever comes until the end."""
+    os.sched_setaffinity(0, {core})
     peers = {}
     poll = select.epoll()
     for _ in range(count):
@@ -67,11 +68,11 @@ def _cpu(rounds: int, once: Callable[[], None], pause: Callable[[float], None]) 
     return spent
 
 
-def measure(profile: str, count: int) -> dict:
+def measure(profile: str, count: int, core: int) -> dict:
     """Measure one profile with so many connections."""
     import resource
 
-    resource.setrlimit(resource.RLIMIT_NOFILE, (2 * count + 1000,) * 2)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (count + 1000,) * 2)
     make, pause = (lambda sock: sock), time.sleep
     if profile == 'gevent':
         import gevent
@@ -82,7 +83,7 @@ def measure(profile: str, count: int) -> dict:
     child = os.fork()
     if not child:
         try:
-            _read_all(listener.getsockname()[1], count)
+            _read_all(listener.getsockname()[1], count, core)
         finally:
             os._exit(0)
     from simple_websocket import broadcast
@@ -95,13 +96,20 @@ def measure(profile: str, count: int) -> dict:
         for send in sends:
             send(FRAME)
 
-    result = {'count': count, 'rounds': ROUNDS}
+    result: dict = {'connections': count}
     for name, once in (
         ('broadcast', lambda: broadcast(connections, TEXT)),
         ('bare', bare),
     ):
         _cpu(2, once, pause)
-        result[name] = _cpu(ROUNDS, once, pause) / ROUNDS / count * 1e6
+        began = time.monotonic()
+        spent = _cpu(ROUNDS, once, pause)
+        result[name] = {
+            'server_cpu': spent,
+            'count': ROUNDS * count,
+            'seconds': time.monotonic() - began,
+            'connections': count,
+        }
     os.kill(child, 15)
     os.waitpid(child, 0)
     return result
@@ -110,8 +118,8 @@ def measure(profile: str, count: int) -> dict:
 def main() -> None:
     """See the top of this file."""
     # The working directory; ours is installed.
-    profile, count = sys.argv[1:]
-    print(json.dumps(measure(profile, int(count))), flush=True)
+    profile, count, core = sys.argv[1:]
+    print(json.dumps(measure(profile, int(count), int(core))), flush=True)
     os._exit(0)  # nobody wants to see each of them closed
 
 

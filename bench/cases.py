@@ -127,7 +127,7 @@ ECHOES = [
 ]
 
 #: Besides the echoes.
-OTHER_CASES = ('rate', 'idle', 'keepalive', 'loop', 'stream')
+OTHER_CASES = ('rate', 'idle', 'keepalive', 'broadcast', 'loop', 'stream')
 
 _AT_LOAD = ('small', 'medium', 'many')
 
@@ -148,4 +148,5 @@ VALUES = [
     ('idle', 'eventlet', 29.0),
     ('idle', 'threads', 31.0),
     ('keepalive', 'keepalive-gevent', 3.0),
+    ('broadcast', 'broadcast-gevent', 5.0),
 ]

@@ -236,11 +236,22 @@ def running(entries: list[Entry], core: int | None = None):
 def run_client(name: str, venv: str, url: str, seconds: float) -> dict:
     """Run a client of bench/clients.py for some seconds, on the measured core."""
     command = [python(venv), '-m', 'bench.clients', name, url, str(seconds)]
+    return _run(command, 5 + 5 * seconds)
+
+
+def run_broadcast(profile: str, connections: int) -> dict:
+    """Run bench/broadcast.py, on the measured core; its peers move to the other."""
+    loader = str(cores()[1])
+    command = [python('bench'), '-m', 'bench.broadcast', profile, str(connections), loader]
+    return _run(command, 120)
+
+
+def _run(command: list[str], limit: float) -> dict:
     process = _pinned(
         cores()[0], command, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     try:
-        out, err = process.communicate(timeout=5 + 5 * seconds)
+        out, err = process.communicate(timeout=limit)
     except subprocess.TimeoutExpired:
         process.kill()
         process.communicate()

@@ -143,6 +143,11 @@ _COLUMNS: dict[str, list[_Column]] = {
         ('connections', lambda table, row: f'{row.samples[0]["connections"]:,}'),
     ],
 }
+_COLUMNS['broadcast'] = [
+    ('CPU µs/delivery', _median(_KEYS['cpu'])),
+    ('× bare', _times('bare')),
+    ('connections', lambda table, row: f'{row.samples[0]["connections"]:,}'),
+]
 _COLUMNS['loop'] = _COLUMNS['stream'] = [
     ('CPU µs/message', _median(_KEYS['client_cpu'])),
     ('× ours', _times('ours')),
