@@ -95,13 +95,14 @@ def pytest_collection_modifyitems(config, items):
     browser = shutil.which('chromium') or os.environ.get('SWS_REQUIRE_BROWSER')
     kept, left_out, no_browser = [], [], []
     for item in items:
+        # Any of what a mark names will do, and every mark has to be content.
         wanted = [
-            frozenset(tag.split()) for mark in item.iter_markers('only') for tag in mark.args
+            [frozenset(tag.split()) for tag in mark.args] for mark in item.iter_markers('only')
         ]
-        for tags in wanted:
+        for tags in (tags for mark in wanted for tags in mark):
             if tags - known:
                 raise pytest.UsageError(f'{item.nodeid}: no mode has {set(tags - known)}')
-        if wanted and not any(tags <= MODE.tags for tags in wanted):
+        if not all(any(tags <= MODE.tags for tags in mark) for mark in wanted):
             left_out.append(item)
         elif not browser and item.get_closest_marker('browser'):
             no_browser.append(item)

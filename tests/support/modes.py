@@ -36,6 +36,9 @@ class Mode:
     def tags(self) -> frozenset[str]:
         """What `pytest.mark.only` may name."""
         tags = {self.name, self.world}
+        if self.codec != 'wsproto':
+            # What no codec has a part in is not run again on the reference.
+            tags.add('default-codec')
         if self.green:
             tags |= {'green', 'patched' if self.patched else 'unpatched'}
         return frozenset(tags)

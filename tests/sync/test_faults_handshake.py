@@ -12,6 +12,8 @@ from support.peer import KEY, TEXT, Peer, accepted, environ_for, switching, tcp_
 
 from simple_websocket import Client, ConnectionClosed, ConnectionError, Server
 
+pytestmark = pytest.mark.only('default-codec')
+
 
 def reset(sock):
     """Close with an RST."""

@@ -9,6 +9,8 @@ from support.peer import CLOSE, TEXT, Peer, frame, tcp_pair
 
 from simple_websocket import Client, ConnectionError, Server
 
+pytestmark = pytest.mark.only('default-codec')
+
 OURS = ['superchat', 'chat']
 
 

@@ -12,6 +12,8 @@ from support.peer import TEXT, accepted
 
 from simple_websocket import ConnectionClosed
 
+pytestmark = pytest.mark.only('default-codec')
+
 
 def test_an_interrupt_right_behind_a_write_sends_nothing_twice(world):
     ws, peer = accepted(world)

@@ -7,6 +7,8 @@ from support.peer import TEXT
 
 from simple_websocket import ConnectionClosed
 
+pytestmark = pytest.mark.only('default-codec')
+
 
 @pytest.mark.only('green')
 def test_a_killed_receiver_loses_nothing(end, world):  # invariant 3

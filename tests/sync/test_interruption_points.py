@@ -26,7 +26,7 @@ from support.strict import Strict
 from simple_websocket import Client, ConnectionClosed, Server
 
 MODE = modes.current()
-pytestmark = pytest.mark.timeout(180)
+pytestmark = [pytest.mark.timeout(180), pytest.mark.only('default-codec')]
 LARGE = b'x' * 1_000_000
 TOO_MANY = 5000
 CA = trustme.CA()

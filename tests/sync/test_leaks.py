@@ -17,6 +17,8 @@ from simple_websocket.profiles import link
 from simple_websocket.profiles.watchman import Watchman
 from simple_websocket.protocol import Protocol
 
+pytestmark = pytest.mark.only('default-codec')
+
 #: Connections that are open at the same time.
 CROWD = 50
 

@@ -12,6 +12,8 @@ from support.peer import KEY, Peer, accepted, environ_for, switching, tcp_pair
 
 from simple_websocket import Client, ConnectionError, Server, get_profile, websocket_app
 
+pytestmark = pytest.mark.only('default-codec')
+
 
 @pytest.mark.parametrize(
     ('changes', 'status'),

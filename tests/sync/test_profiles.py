@@ -22,6 +22,8 @@ from support.peer import (
 
 from simple_websocket import Client, ConnectionClosed, Profile, Server, get_profile
 
+pytestmark = pytest.mark.only('default-codec')
+
 LINKS = {'threads': 'ThreadLink', 'gevent': 'GeventLink', 'eventlet': 'EventletLink'}
 
 

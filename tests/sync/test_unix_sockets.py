@@ -8,6 +8,8 @@ from support.peer import TEXT, Peer, environ_for
 
 from simple_websocket import ConnectionClosed, Server
 
+pytestmark = pytest.mark.only('default-codec')
+
 
 @pytest.fixture
 def unix_end(world, classes):

@@ -7,6 +7,8 @@ from support.peer import tcp_pair
 
 from simple_websocket.profiles.wire import Wire
 
+pytestmark = pytest.mark.only('default-codec')
+
 
 @pytest.mark.parametrize('name', ['recv', 'discard'])
 def test_bytes_that_come_between_an_empty_look_and_the_end_are_read(world, name):

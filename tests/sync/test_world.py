@@ -9,6 +9,8 @@ import pytest
 from support import greenery, modes
 from support import world as worlds
 
+pytestmark = pytest.mark.only('default-codec')
+
 MODE = modes.current()
 
 
