@@ -217,6 +217,23 @@ class World:
                 raise AssertionError(f'{value!r} after {timeout} s, not {expected!r}')
             self.sleep(0.005)
 
+    def comes_down_to(self, fn: Callable[[], Any], before: Any) -> None:
+        """Assert that `fn()`, a number or a dict of them, is soon no more than before.
+
+        Less is no leak: what ran earlier may have ended only now.
+        """
+
+        def no_more() -> bool:
+            now = fn()
+            if isinstance(now, dict):
+                return all(now[name] <= before[name] for name in now)
+            return now <= before
+
+        try:
+            self.settles_to(no_more, True)
+        except AssertionError:
+            raise AssertionError(f'{fn()!r} left, {before!r} before') from None
+
     @staticmethod
     def fds() -> int:
         """Open file descriptors of this process."""

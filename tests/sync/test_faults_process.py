@@ -194,7 +194,7 @@ def test_out_of_descriptors_is_a_clean_error(world, role, classes, left):
     ours = theirs = None
     collect(world)
     no_watchman(world)
-    world.settles_to(lambda: world.fds() <= before, True)
+    world.comes_down_to(world.fds, before)
     works(world, role, classes)
 
 
@@ -246,7 +246,7 @@ def test_a_thread_that_can_not_be_started_is_a_clean_error(world, role, monkeypa
     theirs.close()
     ours = theirs = None
     collect(world)
-    world.settles_to(lambda: world.fds() <= before, True)
+    world.comes_down_to(world.fds, before)
     works(world, role, {})
 
 
@@ -275,7 +275,7 @@ def test_a_watchman_that_can_not_be_started_is_a_clean_error(world, role, monkey
     theirs.close()
     ours = theirs = None
     collect(world)
-    world.settles_to(lambda: world.fds() <= before, True)
+    world.comes_down_to(world.fds, before)
     works(world, role, {})
 
 

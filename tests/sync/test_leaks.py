@@ -160,7 +160,7 @@ def crowds(world, opener, total):
     before = baseline(world)
     for _ in range(total // CROWD):
         crowd(world, opener, CROWD)
-    world.settles_to(lambda: held(world), before)
+    world.comes_down_to(lambda: held(world), before)
 
 
 def test_five_thousand_connections_leave_nothing_behind(world):  # D6
@@ -186,7 +186,7 @@ def test_connections_that_nobody_closed_leave_nothing_behind(world):  # D6, D8
     forget(10)
     before = baseline(world)
     forget(300)
-    world.settles_to(lambda: held(world), before)
+    world.comes_down_to(lambda: held(world), before)
 
 
 def test_handshakes_that_fail_leave_nothing_behind(world):  # C6, D6
@@ -210,4 +210,4 @@ def test_handshakes_that_fail_leave_nothing_behind(world):  # C6, D6
     fail(10)
     before = baseline(world)
     fail(300)
-    world.settles_to(lambda: held(world), before)
+    world.comes_down_to(lambda: held(world), before)

@@ -186,7 +186,7 @@ def test_rounds_of_senders_receivers_closers_pingers_and_killers(world, watchdog
             one.run()
             if fds is None:
                 fds = world.fds()
-            world.settles_to(world.fds, fds)
+            world.comes_down_to(world.fds, fds)
         except BaseException as error:
             if MODE.green:
                 greenery.dump_greenlets()
