@@ -100,7 +100,7 @@ class Link:
         if protocol.congested:
             assert frames <= 1 and size <= 4 + 4 + 125, 'out grows although TCP takes nothing'
         assert size <= 3 * len(piece) + 200, 'more is answered than was asked'
-        held = sum(len(chunk.payload) for chunk in protocol._chunks)
+        held = sum(len(chunk.payload) for chunk in protocol._chunks or ())
         assert held <= len(piece) + 125, 'more is kept than was read'
 
     def write(self) -> None:
@@ -141,11 +141,11 @@ class Link:
         assert self.state <= protocol.state <= DONE, 'a state that goes back'
         assert (self.state, protocol.state) not in ((ENDING, CLOSING), (CLOSING, ENDING))
         self.state = protocol.state
-        queue = protocol.messages
+        queue = protocol.messages or ()
         assert len(queue) <= self.max_queue, 'the queue is not bounded'
         sizes = [len(message) for message in queue]
         assert sum(sizes[:-1]) < MAX_QUEUE_SIZE
-        assert self.limit is None or len(protocol._parts) <= self.limit
+        assert self.limit is None or len(protocol._parts or b'') <= self.limit
         if protocol.state in (ENDING, CLOSING, ENDED):
             assert protocol.deadline is not None, 'it may never end'
         if protocol.state > ENDING:
@@ -255,7 +255,7 @@ def compare(one: Link, other: Link) -> None:
     a, b = one.protocol, other.protocol
     assert a.state == b.state, f'states {a.state} and {b.state}'
     assert [*map(told, one.said)] == [*map(told, other.said)], 'they say different things'
-    assert one.got == other.got and list(a.messages)[:1] == list(b.messages)[:1]
+    assert one.got == other.got and list(a.messages or ())[:1] == list(b.messages or ())[:1]
     assert coarse(a.close_code) == coarse(b.close_code)
     assert a.half_close == b.half_close
 

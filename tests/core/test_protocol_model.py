@@ -324,7 +324,7 @@ class Conversation(RuleBasedStateMachine):
     def it_is_what_the_model_says(self):
         protocol, model = self.protocol, self.model
         assert ORDER[protocol.state] == model.state
-        assert list(protocol.messages) == list(model.queue)
+        assert list(protocol.messages or ()) == list(model.queue)
         assert protocol.paused == model.paused
         if model.state not in (OPEN, ENDING):
             code, reason = model.report
