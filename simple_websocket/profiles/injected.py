@@ -53,6 +53,7 @@ class InjectedLink(LockedLink):
         self._want = (True, False)
         self._deadline: float | None = None
         self._waiting = 1  # the reader
+        self._reader_waits = [True]  # until it leaves, or could not be started
         self._get_ident: Callable[[], int] = original('threading', 'get_ident')
         self._home = self._get_ident()
         self._taken = 0  # messages since the receiver last waited
@@ -67,7 +68,7 @@ class InjectedLink(LockedLink):
         except BaseException:
             # Nobody reads, nobody would close.
             self._guarded(self._poison)
-            self._leave_wait([True])
+            self._leave_wait(self._reader_waits)
             raise
 
     def _run(self) -> None:
@@ -83,7 +84,7 @@ class InjectedLink(LockedLink):
             raise
         finally:
             self._guarded(self._notify)
-            self._leave_wait([True])
+            self._leave_wait(self._reader_waits)
 
     def _turn(self) -> None:
         """Watch for one thing until it changes."""

@@ -65,6 +65,7 @@ class Waker:
 
     def close(self) -> None:
         fds, self._fds = self._fds, ()
+        self.fd = self._write_fd = -1  # the numbers are somebody else's soon
         for fd in fds:
             original('os', 'close')(fd)
 
