@@ -236,7 +236,7 @@ class Bench:
             table.rows += rows
             try:
                 self.check_limit(many)
-                for _ in range(min(self.rounds, 3)):
+                for _ in range(1 if self.short else 3):
                     result = run_broadcast(profile, many)
                     for row, name in zip(rows, ('broadcast', 'bare'), strict=True):
                         row.samples.append(result[name])
