@@ -8,7 +8,7 @@ from support.peer import BINARY, PING, PONG, TEXT, accepted, connected
 from simple_websocket import ConnectionClosed, Deflate, broadcast
 
 SMALL_WINDOW = Deflate(server_no_context_takeover=True, threshold=0)
-LARGE = b'x' * 8_000_000
+LARGE = b'x' * 24_000_000  # more than TCP's buffers, however they grow
 
 
 def many(world, count, **options):
