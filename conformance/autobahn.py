@@ -152,16 +152,28 @@ class Job:
         self._wait(suite, 'wstest')
 
     def _test_client(self, stack: ExitStack) -> None:
-        with socket.create_server((HOST, 0)) as free:
-            url = f'ws://{HOST}:{free.getsockname()[1]}'
-        suite = self._wstest(stack, 'fuzzingserver', url=url)
-        _wait_until_listening(suite, int(url.rpartition(':')[2]))
+        url = self._fuzzing_server(stack)
         rest = (url, self.run.name, str(len(self.result.expected)))
         try:
             self._wait(self._agent(stack, 'client', self.run.backend, *rest), 'the client')
         finally:
             # What has run, if not all; the suite's server never ends by itself.
             _ask_for_reports(url, self.run.name)
+
+    def _fuzzing_server(self, stack: ExitStack) -> str:
+        """Start the suite's server; it wants a port, which others may take first."""
+        for tries_left in (3, 2, 1, 0):
+            with socket.create_server((HOST, 0)) as free:
+                port = free.getsockname()[1]
+            url = f'ws://{HOST}:{port}'
+            suite = self._wstest(stack, 'fuzzingserver', url=url)
+            try:
+                _wait_until_listening(suite, port)
+                break
+            except Failure:
+                if not tries_left:
+                    raise
+        return url
 
     def _wstest(self, stack: ExitStack, mode: str, **spec: object) -> subprocess.Popen[bytes]:
         path = self.directory / 'spec.json'

@@ -290,6 +290,7 @@ def serve_asyncio(fd: int, tls_fd: int, cert: str, key: str) -> None:
             await asyncio.Event().wait()
         finally:
             await runner.cleanup()
+            await asyncio.sleep(0.1)  # transports that are closing need a turn of the loop
 
     asyncio.run(main())
 

@@ -41,9 +41,9 @@ def test_a_restart_of_the_workers_does_not_wait_for_open_connections(start, host
     peer.expect_eof()
     log = server.new_log()
     if 'WORKER TIMEOUT' in log:
-        # It is told by an exception, which is logged.
+        # It is told by an exception, which is logged if it is given the time.
         assert host.name in ('gunicorn-sync', 'gunicorn-gthread')
-        assert log.count('Traceback') == 1, log
+        assert log.count('Traceback') <= 1, log
     else:
         assert 'Traceback' not in log, log
     server.disconnect()
