@@ -181,13 +181,18 @@ class Protocol:
 
     def feed(self, data: bytes) -> None:
         """Take bytes that the peer sent."""
+        if self.state == OPEN and not (self._chunks or self.full):
+            message = self._decoder.whole(data)
+            if message is not None:
+                self.heard = True
+                self.input_buffer().append(message)
+                return
+        self._decode(data)
+
+    def _decode(self, data: bytes) -> None:
+        """Take in what is not one whole message."""
         self.heard = True
         if self.state == OPEN or self.state == CLOSING:
-            if self.state == OPEN and not (self._chunks or self.full):
-                message = self._decoder.whole(data)
-                if message is not None:
-                    self.input_buffer().append(message)
-                    return
             chunks = self._decoder.feed(data)
             if self._chunks is None:
                 self._chunks = deque()
@@ -215,7 +220,7 @@ class Protocol:
             if message is not None:
                 self.heard = self._answering = True
                 return message
-        self.feed(data)
+        self._decode(data)
         return None
 
     def input_buffer(self) -> InputBuffer:
