@@ -161,6 +161,18 @@ def answer(theirs):
         peer.send(switching(peer.head()))
 
 
+def is_gone(world, theirs, task, before):
+    """The peer can tell, and no descriptor is left."""
+    if task is not None:
+        task.join()
+    theirs.settimeout(5)
+    while theirs.recv(4096):
+        pass
+    theirs.close()
+    collect(world)
+    world.comes_down_to(world.fds, before)
+
+
 @pytest.mark.parametrize('left', range(6))
 def test_out_of_descriptors_is_a_clean_error(world, role, classes, left):
     works(world, role, classes)  # and whatever it needs has been imported
@@ -238,15 +250,8 @@ def test_a_thread_that_can_not_be_started_is_a_clean_error(world, role, monkeypa
     task = world.spawn(answer, theirs) if role == 'client' else None
     with pytest.raises(RuntimeError, match="can't start new thread"):
         opened(world, role, ours, thread_class=Thread)
-    if task is not None:
-        task.join()
-    theirs.settimeout(5)
-    while theirs.recv(4096):
-        pass
-    theirs.close()
-    ours = theirs = None
-    collect(world)
-    world.comes_down_to(world.fds, before)
+    ours = None
+    is_gone(world, theirs, task, before)
     works(world, role, {})
 
 
@@ -267,15 +272,8 @@ def test_a_watchman_that_can_not_be_started_is_a_clean_error(world, role, monkey
         patch.setattr(watchman, 'original', without_threads)
         with pytest.raises(RuntimeError, match="can't start new thread"):
             opened(world, role, ours)
-    if task is not None:
-        task.join()
-    theirs.settimeout(5)
-    while theirs.recv(4096):
-        pass
-    theirs.close()
-    ours = theirs = None
-    collect(world)
-    world.comes_down_to(world.fds, before)
+    ours = None
+    is_gone(world, theirs, task, before)
     works(world, role, {})
 
 
