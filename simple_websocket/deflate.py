@@ -486,11 +486,12 @@ class PerMessageDeflate:
             were made, and those are gone.
         :raises InflateError: the data is corrupt or incomplete.
         """
+        left = None if limit is None else max(limit, 0)
         try:
-            sink = io.BytesIO()  # grows in place, gives its value without a copy
-            noted = self._inflate(chunk, None if limit is None else max(limit, 0), sink)
-            if not final or self._keep_window:
-                self._note_window(sink, noted)
+            output, rest = self._step(chunk, left)
+            # Most messages come whole and take one step: they need no more.
+            if rest is not None or not final or self._keep_window:
+                output = self._go_on(output, rest, left)
             if final:
                 self._end_message()
         except zlib.error as error:
@@ -499,48 +500,50 @@ class PerMessageDeflate:
         except DeflateError:
             self._drop_inflater()
             raise
-        return sink.getvalue()
+        return output
 
-    def _inflate(self, chunk: Buffer, left: int | None, sink: io.BytesIO) -> int:
-        """Inflate into the sink; return how much of that the window has already."""
-        noted = 0
-        view = memoryview(chunk)
-        for start in range(0, len(view), _INPUT_STEP):
-            data: Buffer = view[start : start + _INPUT_STEP]
-            while True:
-                inflater = self._inflater
-                if inflater is None:
-                    if not len(data):
-                        break
-                    inflater = self._inflater = self._new_inflater()
-                # One byte more than is allowed shows that there is too much,
-                # and keeps the bound from being 0, zlib's word for none.
-                step = _OUTPUT_STEP if left is None else min(_OUTPUT_STEP, left + 1)
-                output = inflater.decompress(data, step)
-                if left is not None:
-                    left -= len(output)
-                    if left < 0:
-                        raise InflateTooBig('the message inflates to too much')
-                sink.write(output)
-                if inflater.eof:
-                    noted = self._note_window(sink, noted)
-                    self._end_stream()
-                    data = inflater.unused_data
-                elif len(output) < step:
-                    break
-                else:
-                    # Maybe empty: zlib can owe output for input it has taken.
-                    data = inflater.unconsumed_tail
-        return noted
+    def _step(self, data: Buffer, left: int | None) -> tuple[bytes, Buffer | None]:
+        """Inflate at most one step.
 
-    def _note_window(self, sink: io.BytesIO, noted: int) -> int:
-        """Move the window past the output that it doesn't have yet."""
-        with sink.getbuffer() as written:
-            self._window += written[noted:][-_WINDOW:]
-            # Not every time, for the sake of messages in one-byte fragments.
-            if len(self._window) > 2 * _WINDOW:
-                del self._window[:-_WINDOW]
-            return len(written)
+        :return: the output, and the input that is to follow it: None when there
+                 is nothing more to do.  It may be empty: zlib can owe output
+                 for input it has taken, and a stream that ended has to be left.
+        """
+        inflater = self._inflater
+        if inflater is None:
+            if not len(data):
+                return b'', None
+            inflater = self._inflater = self._new_inflater()
+        # One byte more than is allowed shows that there is too much, and keeps
+        # the bound from being 0, zlib's word for none.
+        bound = _OUTPUT_STEP if left is None or left >= _OUTPUT_STEP else left + 1
+        piece = data if len(data) <= _INPUT_STEP else memoryview(data)[:_INPUT_STEP]
+        output = inflater.decompress(piece, bound)
+        if left is not None and len(output) > left:
+            raise InflateTooBig('the message inflates to too much')
+        if len(output) < bound and piece is data and not inflater.eof:
+            return output, None
+        unused = inflater.unused_data if inflater.eof else inflater.unconsumed_tail
+        return output, memoryview(data)[len(piece) - len(unused) :]
+
+    def _go_on(self, output: bytes, rest: Buffer | None, left: int | None) -> bytes:
+        """Return the whole output behind a first step, and note the window."""
+        sink = io.BytesIO()  # grows in place, gives its value without a copy
+        while True:
+            sink.write(output)
+            self._note_window(output)
+            if self._inflater is not None and self._inflater.eof:
+                self._end_stream()
+            if rest is None:
+                return sink.getvalue()
+            output, rest = self._step(rest, None if left is None else left - sink.tell())
+
+    def _note_window(self, output: bytes) -> None:
+        """Move the window past more output."""
+        self._window += output[-_WINDOW:]
+        # Not every time, for the sake of messages in one-byte fragments.
+        if len(self._window) > 2 * _WINDOW:
+            del self._window[:-_WINDOW]
 
     def _new_inflater(self) -> zlib._Decompress:
         # Some compressors that are asked for 8 bits quietly use 9.
