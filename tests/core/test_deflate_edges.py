@@ -67,6 +67,15 @@ def test_level_memory_and_threshold_are_those_of_the_options(make_engine, monkey
     assert asked == [(2, zlib.DEFLATED, -engine.compress_bits, 3)]
 
 
+def test_by_default_it_is_fast_and_takes_32_kib(monkeypatch):
+    engine, _ = negotiate(Deflate(), ['permessage-deflate'])
+    asked = []
+    make = zlib.compressobj
+    monkeypatch.setattr(zlib, 'compressobj', lambda *a: asked.append(a) or make(*a))
+    engine.compress(b'x')
+    assert asked == [(3, zlib.DEFLATED, -12, 5)]  # 2 ** (12 + 2) + 2 ** (5 + 9)
+
+
 @pytest.mark.parametrize(
     ('offer', 'bits'),
     [
