@@ -206,3 +206,31 @@ def test_without_a_limit_it_is_made_in_steps(monkeypatch):
     assert PerMessageDeflate().decompress(sent[:-4], True) == bytes(1 << 20)
     assert set(BOUNDS[:-1]) == {1 << 18}
     assert len(BOUNDS) >= 5
+
+
+def stored(size):
+    """A message that takes so many bytes compressed, since it isn't, and itself."""
+    payload = random.Random(3).randbytes(size - 6)
+    header = struct.pack('<xHH', len(payload), len(payload) ^ 0xFFFF)
+    return header + payload + b'\x00', payload
+
+
+def packed(size):
+    """A message of so many bytes, compressed, and itself."""
+    payload = (b'Hello' * size)[:size]
+    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
+    sent = packer.compress(payload) + packer.flush(zlib.Z_SYNC_FLUSH)
+    return sent[:-4], payload
+
+
+@pytest.mark.parametrize('first', [0, 5], ids=['whole', 'fragments'])
+@pytest.mark.parametrize('limited', [True, False])
+@pytest.mark.parametrize('around', [-1, 0, 1])
+@pytest.mark.parametrize(('make', 'step'), [(stored, 1 << 16), (packed, 1 << 18)])
+def test_a_message_about_as_long_as_a_step_is_whole(make, step, around, limited, first):
+    data, payload = make(step + around)
+    engine = PerMessageDeflate()
+    out = engine.decompress(data[:first], False) if first else b''
+    left = len(payload) - len(out) if limited else None
+    assert out + engine.decompress(data[first:], True, left) == payload
+    assert engine.decompress(HELLO, True) == b'Hello'
