@@ -3,7 +3,8 @@
 
 PYTHON ?= python3
 PIP = -m pip --disable-pip-version-check -qq
-PACKAGE = setup.cfg setup.py pyproject.toml simple_websocket/_codec.pyx
+PACKAGE = setup.cfg setup.py pyproject.toml \
+    $(wildcard simple_websocket/*.pyx simple_websocket/*.pxd simple_websocket/profiles/*.pyx)
 
 .PHONY: help demo test races sanitize fuzz style bench conformance docs clean coverage mutation soak attack
 
@@ -103,4 +104,4 @@ docs: .venv/docs/.done
 	@.venv/docs/bin/python -m sphinx -W --keep-going -q -b html -d .build/doctrees docs .build/docs
 
 clean:
-	rm -rf .venv .build .tox build dist *.egg-info simple_websocket/_codec.*.so
+	rm -rf .venv .build .tox build dist *.egg-info simple_websocket/*.so simple_websocket/profiles/*.so

@@ -1,4 +1,5 @@
-"""The metadata is in setup.cfg; here is the compiled codec, an optional extension.
+"""The metadata is in setup.cfg; here is the compiled codec, with the calls that
+go around it (profiles/_pump.pyx): optional extensions.
 
 Without Cython, a C compiler or Python's headers the package is installed all
 the same, with a notice: its frames are then handled by wsproto, slower.
@@ -12,7 +13,9 @@ import sys
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
-SOURCE = 'simple_websocket/_codec.pyx'
+SOURCES = {'simple_websocket._codec': 'simple_websocket/_codec.pyx'}
+if sys.platform != 'win32':
+    SOURCES['simple_websocket.profiles._pump'] = 'simple_websocket/profiles/_pump.pyx'
 
 
 def notice(reason: object) -> None:
@@ -46,7 +49,9 @@ def extensions() -> list[Extension]:
         return []
     # The C code is made anew by every build and shipped by none.
     made = cythonize(
-        [Extension('simple_websocket._codec', [SOURCE])], build_dir='build/cython', quiet=True
+        [Extension(name, [source]) for name, source in SOURCES.items()],
+        build_dir='build/cython',
+        quiet=True,
     )
     for extension in made:
         extension.optional = True  # cythonize would forget it; nobody misses the file then

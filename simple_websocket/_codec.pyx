@@ -12,7 +12,8 @@ middle is kept, in ``_kept``, until the rest of it comes; some payload of a data
 frame is handed on at once.  The path of one that is written: ``encode``
 allocates the frame and masks the payload straight into its place.
 
-``codec.py`` imports this file when ``Chunk`` is defined, and nobody else does.
+``codec.py`` imports this file when ``Chunk`` is defined; ``_codec.pxd`` shows
+``profiles/_pump.pyx``, which is compiled too, what it may call in C.
 Not safe for concurrent use, like every codec; but memory stays safe, since
 nothing of a decoder is read or written while the GIL is released.
 """
@@ -56,8 +57,6 @@ cdef enum:
     PROTOCOL_ERROR = 1002
     MESSAGE_TOO_BIG = 1009
 
-    SMALL = 125  # the longest payload of a control frame (5.5)
-    KEPT = 2 + 4 + SMALL  # no data frame's header is longer either
     BRIEF = 1024  # bytes of text that are unmasked on the stack
     LONG = 1 << 16  # bytes from which others may run while we mask
     POOL = 4096  # bytes of randomness that are fetched at once
@@ -170,24 +169,35 @@ def encode(int opcode, payload, bint masked, bint compressed=False, bint fin=Tru
 
 
 cdef bytes frame_of(int first, const unsigned char *payload, Py_ssize_t size, bint masked):
-    cdef Py_ssize_t header = (2 if size < 126 else 4 if size < 65536 else 10)
     cdef uint32_t key = fresh_key() if masked else 0
-    cdef bytes frame = PyBytes_FromStringAndSize(NULL, header + (4 if masked else 0) + size)
+    cdef unsigned char header[HEADER]
+    cdef Py_ssize_t used = put_header(header, first, size, masked, key)
+    cdef bytes frame = PyBytes_FromStringAndSize(NULL, used + size)
     cdef unsigned char *at = <unsigned char *>PyBytes_AS_STRING(frame)
+    memcpy(at, header, used)
+    if masked:
+        mask_into(at + used, payload, size, key)
+    elif size:
+        memcpy(at + used, payload, size)
+    return frame
+
+
+cdef Py_ssize_t put_header(
+    unsigned char *at, int first, Py_ssize_t size, bint masked, uint32_t key
+) noexcept:
+    """Write a frame's header, at most ``HEADER`` bytes; returns how many."""
+    cdef Py_ssize_t used = (2 if size < 126 else 4 if size < 65536 else 10)
     cdef Py_ssize_t index
     at[0] = <unsigned char>first
     at[1] = <unsigned char>(
-        (0x80 if masked else 0) | (size if header == 2 else 126 if header == 4 else 127)
+        (0x80 if masked else 0) | (size if used == 2 else 126 if used == 4 else 127)
     )
-    for index in range(2, header):
-        at[index] = <unsigned char>(size >> (8 * (header - 1 - index)))
-    at += header
+    for index in range(2, used):
+        at[index] = <unsigned char>(size >> (8 * (used - 1 - index)))
     if masked:
-        memcpy(at, &key, 4)
-        mask_into(at + 4, payload, size, key)
-    elif size:
-        memcpy(at, payload, size)
-    return frame
+        memcpy(at + used, &key, 4)
+        used += 4
+    return used
 
 
 # -- in ---------------------------------------------------------------------
@@ -222,26 +232,6 @@ cdef class CompiledDecoder:
     :param compression: whether RSV1 was negotiated (RFC 7692 section 6).
     """
 
-    cdef bint _client, _compression, _failed
-    cdef int64_t _limit, _max_fragments  # -1 for none
-
-    # The message: what the next header must be judged by.
-    cdef bint _in_message
-    cdef bint _compressed
-    cdef int64_t _size, _fragments
-
-    # The frame whose header was parsed last.
-    cdef bint _fin
-    cdef int _opcode  # CONTINUATION once some of the payload was handed on
-    cdef int64_t _length, _left
-    cdef uint32_t _key  # for what is left of the payload
-
-    # A header, or a control frame, of which some has come.
-    cdef unsigned char _kept[KEPT]
-    cdef Py_ssize_t _kept_size, _wanted
-
-    cdef object _violation  # (close code, words)
-
     def __init__(self, bint client, limit=None, max_fragments=None, bint compression=False):
         self._client = client
         self._limit = -1 if limit is None else min(limit, INT64_MAX)
@@ -258,12 +248,12 @@ cdef class CompiledDecoder:
         """
         cdef Py_buffer view
         if type(data) is bytes:
-            return self._feed(
+            return self.take_in(
                 <const unsigned char *>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data)
             )
         PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
         try:
-            return self._feed(<const unsigned char *>view.buf, view.len)
+            return self.take_in(<const unsigned char *>view.buf, view.len)
         finally:
             PyBuffer_Release(&view)
 
@@ -276,13 +266,18 @@ cdef class CompiledDecoder:
         :returns: the ``str`` of a text, the bytes of a binary message; None
                   for anything else, and then nothing was taken in: ``feed`` it.
         """
-        cdef const unsigned char *head
-        cdef Py_ssize_t present, size = 2, index
-        cdef uint64_t length
-        if type(data) is not bytes or self._in_message or self._left or self._kept_size:
+        if type(data) is not bytes:
             return None
-        head = <const unsigned char *>PyBytes_AS_STRING(data)
-        present = PyBytes_GET_SIZE(data)
+        return self.message_in(
+            <const unsigned char *>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data)
+        )
+
+    cdef object message_in(self, const unsigned char *head, Py_ssize_t present):
+        """``whole``, of bytes that are somewhere in memory."""
+        cdef Py_ssize_t size = 2, index
+        cdef uint64_t length
+        if self._in_message or self._left or self._kept_size:
+            return None
         if present < 2 or (head[0] != (0x80 | TEXT) and head[0] != (0x80 | BINARY)):
             return None
         length = head[1] & 0x7F
@@ -328,7 +323,8 @@ cdef class CompiledDecoder:
         except UnicodeDecodeError:
             return None
 
-    cdef list _feed(self, const unsigned char *data, Py_ssize_t size):
+    cdef list take_in(self, const unsigned char *data, Py_ssize_t size):
+        """``feed``, of bytes that are somewhere in memory."""
         cdef list chunks = []
         cdef const unsigned char *head
         cdef Py_ssize_t present, used, more

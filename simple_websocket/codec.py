@@ -140,7 +140,7 @@ class WsprotoDecoder:
         self._frames = FrameDecoder(client, [self._judge])
         self._failed = False
 
-    def whole(self, data: bytes) -> str | bytes | None:
+    def whole(self, data: bytes | bytearray) -> str | bytes | None:
         """The message, where these bytes are one frame that is all of it.
 
         A shortcut that a codec may offer; this one always says: ``feed`` it.

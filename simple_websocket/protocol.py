@@ -10,7 +10,8 @@ calls it from one place at a time and follows these rules:
 * ``out`` holds the frames to write, in their order: write them whole.  Set
   ``congested`` when TCP takes no more, call ``drained()`` when it has taken all;
 * a receiver takes with ``take()`` and calls ``ask()`` when there was nothing;
-  while it waits, ``deliver()`` in place of ``feed()`` spares the queue;
+  while it waits, ``deliver()`` in place of ``feed()`` spares the queue; so does
+  ``direct()``, for who decodes what he receives himself;
 * when ``dirty`` is set, look again at ``state``, ``paused``, ``half_close``
   and ``deadline``, and call ``tick()`` when that deadline has come;
 * in ``ENDED``: write what is in ``out``, then end our half of TCP if
@@ -47,6 +48,7 @@ from __future__ import annotations
 
 import codecs
 import os
+import sys
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
@@ -116,12 +118,11 @@ class Protocol:
     # A server holds ten thousands of these, most of them idle: what an idle
     # connection does not need is None until it does.
     __slots__ = (
-        '_answering', '_chunks', '_client', '_decoder', '_deflate', '_ending', '_limit',
-        '_listening', '_max_queue', '_next_ping', '_now', '_owed_ping', '_owed_pong',
-        '_parts', '_ping', '_ping_interval', '_ping_timeout', '_pong_due', '_stalled',
-        '_text', '_utf8', 'appetite', 'close_code', 'close_reason', 'close_timeout',
-        'congested', 'deadline', 'dirty', 'eof_seen', 'half_close', 'heard', 'latency',
-        'messages', 'out', 'state',
+        '_chunks', '_decoder', '_deflate', '_ending', '_limit', '_listening', '_max_queue',
+        '_next_ping', '_now', '_owed_ping', '_owed_pong', '_parts', '_ping', '_ping_interval',
+        '_ping_timeout', '_pong_due', '_stalled', '_text', '_utf8', 'answering', 'appetite',
+        'client', 'close_code', 'close_reason', 'close_timeout', 'congested', 'deadline', 'dirty',
+        'eof_seen', 'half_close', 'heard', 'latency', 'messages', 'out', 'plain_below', 'state',
     )  # fmt: skip
 
     def __init__(
@@ -151,7 +152,9 @@ class Protocol:
         self.latency: float | None = None  #: seconds from the last ping to its pong
         self.close_timeout = close_timeout
 
-        self._client = client
+        self.client = client  #: whether this end is the client
+        #: Messages of fewer bytes are sent as they are, not compressed.
+        self.plain_below = deflate.threshold if deflate is not None else sys.maxsize
         self._now = now
         self._limit = max_message_size
         self._deflate = deflate
@@ -159,7 +162,7 @@ class Protocol:
         self._max_queue = max_queue
         self._chunks: deque[Chunk] | None = None  # decoded, not yet handled
         self._listening = True  # the peer's data still become messages
-        self._answering = False  # the application has a message that it may answer
+        self.answering = False  #: the application has a message that it may answer
         self._ending: _Ending | None = None
 
         # The message that is being put together.
@@ -179,7 +182,7 @@ class Protocol:
 
     # -- in ---------------------------------------------------------------
 
-    def feed(self, data: bytes) -> None:
+    def feed(self, data: bytes | bytearray) -> None:
         """Take bytes that the peer sent."""
         if self.state == OPEN and not (self._chunks or self.full):
             message = self._decoder.whole(data)
@@ -189,23 +192,36 @@ class Protocol:
                 return
         self._decode(data)
 
-    def _decode(self, data: bytes) -> None:
+    def _decode(self, data: bytes | bytearray) -> None:
         """Take in what is not one whole message."""
         self.heard = True
         if self.state == OPEN or self.state == CLOSING:
-            chunks = self._decoder.feed(data)
-            if self._chunks is None:
-                self._chunks = deque()
-            self._chunks.extend(chunks)
-            self._handle_chunks()
-            if len(chunks) > MANY_FRAMES or self.appetite < MAX_APPETITE:
-                self._learn_appetite(len(data), len(chunks))
+            self.take_in(self._decoder.feed(data))
 
-    def _learn_appetite(self, size: int, frames: int) -> None:
+    def direct(self) -> Any:
+        """The decoder, where what it gives now has nothing before it: a message
+        may go to a receiver who waits, who sets ``heard`` and ``answering``; its
+        chunks go into ``take_in()``.  None where there is something."""
+        if self.state == OPEN and not (self._chunks or self.messages):
+            return self._decoder
+        return None
+
+    def take_in(self, chunks: list[Chunk]) -> None:
+        """Take chunks that the decoder has given."""
+        self.heard = True
+        if self._chunks is None:
+            self._chunks = deque()
+        self._chunks.extend(chunks)
+        self._handle_chunks()
+        if len(chunks) > MANY_FRAMES or (chunks and self.appetite < MAX_APPETITE):
+            self._learn_appetite(chunks)
+
+    def _learn_appetite(self, chunks: list[Chunk]) -> None:
         """64 KiB can be ten thousand empty frames, which take so long that all
         other connections of a hub would notice.  Next time, read as much as
         makes about MANY_FRAMES of the kind that came now."""
-        enough = MANY_FRAMES * size // max(frames, 1)
+        size = sum(len(chunk.payload) + 6 for chunk in chunks)  # 6: header and mask
+        enough = MANY_FRAMES * size // len(chunks)
         self.appetite = min(enough, 2 * self.appetite, MAX_APPETITE)
         self.dirty = True
 
@@ -215,10 +231,11 @@ class Protocol:
         :returns: the message, when the bytes are one message and nothing else,
                   as most are; it was taken.  None: see what there is to take.
         """
-        if self.state == OPEN and not (self._chunks or self.messages):
-            message = self._decoder.whole(data)
+        decoder = self.direct()
+        if decoder is not None:
+            message: Message | None = decoder.whole(data)
             if message is not None:
-                self.heard = self._answering = True
+                self.heard = self.answering = True
                 return message
         self._decode(data)
         return None
@@ -330,7 +347,7 @@ class Protocol:
             # that a peer that pings and never reads costs one pong, not many.
             self._owed_pong = chunk.payload
         else:
-            self.out.append(encode(PONG, chunk.payload, self._client))
+            self.out.append(encode(PONG, chunk.payload, self.client))
 
     def _on_pong(self, chunk: Chunk) -> None:
         if self._ping is not None and chunk.payload == self._ping[0]:
@@ -353,7 +370,7 @@ class Protocol:
         if self.state == OPEN:
             self._end(_Ending(code, reason, payload[:2], False))  # 5.5.1: the code is echoed
         elif self.state == CLOSING:
-            self.half_close = not self._client  # 7.1.1: the server closes TCP first
+            self.half_close = not self.client  # 7.1.1: the server closes TCP first
             self._move(ENDED)
         elif self._listening:  # aborted, but its goodbye was among what waited
             self._set_closed(code, reason)
@@ -393,8 +410,8 @@ class Protocol:
             if isinstance(payload, str):
                 payload = payload.encode()
             if len(payload) >= deflate.threshold:
-                return encode(opcode, deflate.compress(payload), self._client, True)
-        return encode(opcode, payload, self._client)
+                return encode(opcode, deflate.compress(payload), self.client, True)
+        return encode(opcode, payload, self.client)
 
     def shared_frame(self, opcode: int, payload: bytes, made: dict[Any, bytes]) -> bytes:
         """``frame()`` of a message that goes to many connections.
@@ -403,11 +420,12 @@ class Protocol:
                      depend on: masks and a compression that looks back at
                      former messages are a connection's own.
         """
-        deflate = self._deflate
-        if self.state > ENDING or self._client:
+        if self.state > ENDING or self.client:
             return self.frame(opcode, payload)
         key: Any = None
-        if deflate is not None and len(payload) >= deflate.threshold:
+        if len(payload) >= self.plain_below:
+            deflate = self._deflate
+            assert deflate is not None
             if deflate.compress_takeover:
                 return self.frame(opcode, payload)
             key = (deflate.compress_bits, deflate.level, deflate.mem_level)
@@ -442,7 +460,7 @@ class Protocol:
         self.congested = False
         if self.state == OPEN:
             if self._owed_pong is not None:
-                self.out.append(encode(PONG, self._owed_pong, self._client))
+                self.out.append(encode(PONG, self._owed_pong, self.client))
             if self._owed_ping:
                 now = self._now()
                 self._send_ping(now)
@@ -469,7 +487,7 @@ class Protocol:
         if not self.messages:
             return None
         message = self.messages.popleft()
-        self._answering = True
+        self.answering = True
         if self._chunks:
             self._resume()
         return message
@@ -486,7 +504,7 @@ class Protocol:
             self._resume()
         if self.messages:
             return  # it came in the meantime
-        self._answering = False
+        self.answering = False
         if self._ending is not None:
             self._finish_ending()
 
@@ -515,7 +533,7 @@ class Protocol:
         self._stop_listening()
         self.deadline = self._now() + self.close_timeout
         self._move(ENDING)
-        if not self.messages and not self._answering:
+        if not self.messages and not self.answering:
             self._finish_ending()
 
     def _finish_ending(self) -> None:
@@ -524,11 +542,11 @@ class Protocol:
         self._ending = None
         self._set_closed(code, reason)
         self._put_close(payload)
-        self.half_close = failed or not self._client  # 7.1.1, 7.1.7
+        self.half_close = failed or not self.client  # 7.1.1, 7.1.7
         self._move(ENDED)
 
     def _put_close(self, payload: bytes) -> None:
-        self.out.append(encode(CLOSE, payload, self._client))
+        self.out.append(encode(CLOSE, payload, self.client))
         self.deadline = self._now() + self.close_timeout
 
     def _set_closed(self, code: int, reason: str | None) -> None:
@@ -594,7 +612,7 @@ class Protocol:
         self._owed_ping = self.congested
         if not self.congested:
             self._ping = (os.urandom(4), now)
-            self.out.append(encode(PING, self._ping[0], self._client))
+            self.out.append(encode(PING, self._ping[0], self.client))
 
     def _schedule(self) -> None:
         self.deadline = self._next_ping

@@ -22,6 +22,7 @@ from weakref import ref
 
 from . import client_handshake, deflate, handshake, hosts
 from .closure import INTERNAL_ERROR, NORMAL_CLOSURE, close_payload
+from .codec import TEXT
 from .connection import Connection, encode_message, exit_code
 from .dial import Dial
 from .errors import ConnectionClosed, ConnectionError
@@ -131,8 +132,8 @@ class Base(Connection):
         """
         if timeout is not None:
             check_timeout(timeout)
-        opcode, payload = encode_message(data)
-        self._open_link.send(opcode, payload, timeout)
+        opcode, payload = (TEXT, data) if type(data) is str else encode_message(data)
+        (self._link or self._open_link).send(opcode, payload, timeout)
 
     def receive(self, timeout: float | None = None) -> Any:
         """Receive a message.
@@ -151,7 +152,7 @@ class Base(Connection):
         """
         if timeout is not None:
             check_timeout(timeout)
-        return self._open_link.receive(timeout)
+        return (self._link or self._open_link).receive(timeout)
 
     def close(self, reason: int | None = None, message: str | None = None) -> None:
         """Close the connection (RFC 6455 section 7.1.2).

@@ -15,6 +15,7 @@ Everything happens in the event loop that the connection was made in.
 from __future__ import annotations
 
 import asyncio
+import asyncio.selector_events
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any, cast
@@ -22,7 +23,12 @@ from typing import Any, cast
 from ..inbox import Message
 from ..protocol import ENDING, MAX_APPETITE, Protocol
 from .link import Link, Payload
-from .wire import Wire
+from .wire import Wire, plain_fileno
+
+#: asyncio's own transport, which has no promise to stay where it is.
+_SelectorTransport: Any = getattr(
+    asyncio.selector_events, '_SelectorSocketTransport', None
+)
 
 #: Messages taken in a row from the queue before other tasks get a turn.
 _TURN = 32
@@ -38,6 +44,7 @@ class TransportWire(Wire):
         self.full = False  #: TCP has not taken all that was written
         self.lost = False  #: the transport is gone, and the socket with it
         self.tls = False
+        self.fileno: Any = None
         self._below: Any = None  # the transport below TLS
 
     def attach(self, transport: asyncio.Transport) -> None:
@@ -50,6 +57,10 @@ class TransportWire(Wire):
         # Full is what has anything unwritten: over TLS from 1 byte on (there,
         # a mark of 0 is reached by an empty buffer).
         transport.set_write_buffer_limits(high=int(self.tls), low=0)
+        # asyncio's own transport does nothing before it calls send itself, and
+        # takes what is left over; others keep writes for later.
+        if type(transport) is _SelectorTransport:
+            self.fileno = plain_fileno(getattr(self.sock, '_sock', None))
 
     @property
     def closing(self) -> bool:
@@ -332,12 +343,14 @@ class AioLink(Link, asyncio.Protocol):
         self, opcode: int, payload: Payload, timeout: float | None
     ) -> None:
         protocol, wire = self.protocol, self.wire
-        frame = protocol.frame(opcode, payload)
         if self._unsent or protocol.out or wire.full or wire.closing:
-            protocol.out.append(frame)
+            protocol.out.append(protocol.frame(opcode, payload))
             if not self._unsent:
                 self._flush()
+        elif wire.fileno is not None:
+            self._put_message(opcode, payload)
         else:
+            frame = protocol.frame(opcode, payload)
             self._sent += len(frame)
             wire.transport.write(frame)
             if not wire.full:

@@ -32,7 +32,8 @@ from ..inbox import Message
 from ..protocol import ENDED, ENDING, Protocol
 from .link import TURN, Link, Payload
 from .originals import original
-from .wire import DONTWAIT, Wire
+from .pump import END, take
+from .wire import Wire
 
 
 class HubLink(Link):
@@ -138,25 +139,26 @@ class HubLink(Link):
 
     def _on_readable(self, *_: Any) -> None:
         # The hot path.  A step in the words of _guarded.
-        greenlet = self._receiver
-        if greenlet is None or self._inside or self.wire.tls:
+        greenlet, protocol = self._receiver, self.protocol
+        decoder = protocol.direct()
+        if greenlet is None or decoder is None or self._inside or self.wire.tls:
             self._guarded(super()._on_readable)
             self._switch_out()
             return
-        message = None
+        message: Message | None = None
         self._inside = True
         try:
             try:
-                data = self.wire.raw_recv(self.protocol.appetite, DONTWAIT)
-            except BlockingIOError:
-                return
+                came = take(self.wire, decoder, protocol.appetite)
             except OSError:
-                data = b''
-            if data:
-                message = self.protocol.deliver(data)
+                came = END
+            if came is None:
+                return
+            if isinstance(came, (str, bytes)):
+                message = came
+                protocol.heard = protocol.answering = True
             else:
-                self.protocol.eof()
-            if message is None:
+                self._take_in(came)
                 self._after()
         except BaseException:
             self._poison()  # a signal handler raised: what was read may be lost
@@ -219,11 +221,11 @@ class HubLink(Link):
             self._give_way()
         waiting = self._receiver
         try:
-            message = protocol.take()
-            if message is None:
-                message = self._wait_for_message(timeout)
-            else:
+            if protocol.messages:
+                message = protocol.take()
                 self._taken += 1
+            else:
+                message = self._wait_for_message(timeout)
             if protocol.dirty or not self._reading:
                 if not self.finished and not protocol.paused:
                     self._guarded(self._catch_up)
@@ -301,7 +303,7 @@ class HubLink(Link):
         protocol = self.protocol
         self._inside = True
         try:
-            self._put_frame(protocol.frame(opcode, payload))
+            self._put_message(opcode, payload)
             if protocol.dirty:
                 self._settle()
                 self._kick()

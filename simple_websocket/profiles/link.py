@@ -13,16 +13,19 @@ error; ``send`` and ``close`` anyone, from any OS thread, at any time.
 from __future__ import annotations
 
 import os
+import sys
 from abc import abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 from weakref import WeakSet
 
+from ..codec import BINARY
 from ..errors import ConnectionClosed, SimpleWebsocketError
 from ..inbox import Message
-from ..protocol import DONE, ENDED, ENDING, Protocol
-from .wire import DONTWAIT, Wire
+from ..protocol import DONE, ENDED, ENDING, OPEN, Protocol
+from .pump import Came, put, put_frame
+from .wire import Wire
 
 #: Bytes asked of TCP at once, at least: fewer system calls for large messages,
 #: and a read is never more than this beyond what the queue allows.
@@ -35,7 +38,7 @@ READS = 16
 #: Messages that a receiver in a hub takes in a row before others get a turn.
 TURN = 64
 
-Payload = str | bytes | bytearray | memoryview
+Payload = str | bytes | bytearray
 
 
 class Link:
@@ -154,27 +157,42 @@ class Link:
         finally:
             self._inside = False
 
-    def _put_frame(self, frame: bytes) -> None:
-        """Write a frame, at once if nothing is before it; by ``_flush`` otherwise,
-        or in as far as TCP does not take it (the hot path of ``send``)."""
-        if self._unsent or self.protocol.out or self.wire.tls:
-            self.protocol.out.append(frame)
+    def _put_message(self, opcode: int, payload: Payload) -> None:
+        """Write a message (the hot path of ``send``): in one call, if nothing is
+        before it and it goes as it is; else, and what TCP does not take of it,
+        by ``_flush``.
+
+        :raises ConnectionClosed: see ``Protocol.frame``; ValueError, too.
+        """
+        protocol = self.protocol
+        size = len(payload) if opcode == BINARY or payload.isascii() else sys.maxsize
+        if (
+            self._unsent
+            or protocol.out
+            or size >= protocol.plain_below
+            or protocol.state > ENDING
+            or self.wire.tls
+        ):
+            protocol.out.append(protocol.frame(opcode, payload))
             if not self._unsent:
                 self._flush()
             return
+        self._write(put, opcode, payload, protocol.client)
+
+    def _write(self, write: Callable[..., Any], *what: Any) -> None:
+        """Call ``put`` or ``put_frame`` where nothing is unsent; what TCP does
+        not take is left for ``_on_writable``."""
         try:
-            sent = self.wire.raw_send(frame, DONTWAIT)
-        except BlockingIOError:
-            sent = 0
+            self._unsent = write(self.wire, *what) or b''
+        except UnicodeEncodeError:
+            raise
         except OSError:
             self._lose()
-            return
         except BaseException:
             # A signal handler raised: nobody knows how much is out.
             self._poison()
             raise
-        if sent < len(frame):
-            self._unsent = memoryview(frame)[sent:]
+        if self._unsent:
             self._flush()
 
     def _read(self) -> bool:
@@ -194,6 +212,20 @@ class Link:
             return True
         protocol.eof()
         return False
+
+    def _take_in(self, came: Came) -> None:
+        """Hand what came to the protocol, for who does not wait for a message."""
+        protocol = self.protocol
+        if isinstance(came, list):
+            protocol.take_in(came)
+        elif not isinstance(came, bytearray):
+            protocol.heard = True
+            if protocol.state == OPEN:  # else it came behind our Close
+                protocol.input_buffer().append(came)
+        elif came:
+            protocol.feed(came)
+        else:
+            protocol.eof()
 
     def _read_all(self) -> bool:
         """Take what TCP has until it has nothing, or we have enough.
@@ -363,9 +395,14 @@ class Link:
     ) -> int | None:
         """``offer``, with nobody else inside."""
         protocol = self.protocol
-        if (self._unsent or protocol.out) and not insist and protocol.state <= ENDING:
-            return None
-        self._put_frame(protocol.shared_frame(opcode, payload, made))
+        if self._unsent or protocol.out or self.wire.tls or protocol.state > ENDING:
+            if not insist and protocol.state <= ENDING and (self._unsent or protocol.out):
+                return None
+            protocol.out.append(protocol.shared_frame(opcode, payload, made))
+            if not self._unsent:
+                self._flush()
+        else:
+            self._write(put_frame, protocol.shared_frame(opcode, payload, made))
         if protocol.dirty:
             self._settle()
             self._notify()

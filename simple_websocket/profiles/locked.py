@@ -124,7 +124,7 @@ class LockedLink(Link):
             self._inside = True
             try:
                 protocol = self.protocol
-                self._put_frame(protocol.frame(opcode, payload))
+                self._put_message(opcode, payload)
                 mark = self._unsent_mark() if self._unsent else 0
                 if protocol.dirty:
                     self._settle()

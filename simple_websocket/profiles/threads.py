@@ -18,10 +18,11 @@ from typing import Any
 
 from ..errors import SimpleWebsocketError
 from ..inbox import Message
-from ..protocol import ENDING, Protocol
+from ..protocol import ENDING, OPEN, Protocol
 from .link import READ_SIZE
 from .locked import LockedLink
 from .originals import original
+from .pump import END, Came, at_end, wait_and_take
 from .watchman import Waker, Watchman
 from .wire import Wire
 
@@ -42,14 +43,6 @@ def wait_for(fd: int, write: bool, timeout: float | None, waker_fd: int | None =
     return bool(poll.poll(None if timeout is None else max(timeout, 0) * 1000))
 
 
-#: Bytes asked of TCP while small messages come: what waits in the kernel for
-#: the next one holds no more memory than that.  (512 with bytes' own header.)
-SMALL_READ = 470
-
-#: Small reads in a row before the next is one for small messages again.
-SMALL_READS = 16
-
-
 class ThreadLink(LockedLink):
     """A link whose receiver is the reader."""
 
@@ -58,8 +51,6 @@ class ThreadLink(LockedLink):
         '_blocked',
         '_changed',
         '_deadline',
-        '_read_size',
-        '_small_reads',
         '_visits',
         '_visits_seen',
         '_waker',
@@ -77,8 +68,6 @@ class ThreadLink(LockedLink):
         self._want = (False, False)
         self._watching = (False, False, False)
         self._deadline: float | None = None
-        self._read_size = SMALL_READ
-        self._small_reads = 0
         self._visits = 0
         self._visits_seen = -1
         wire.be_blocking()
@@ -95,30 +84,36 @@ class ThreadLink(LockedLink):
     # -- receive ----------------------------------------------------------
 
     def receive(self, timeout: float | None) -> Message | None:
+        # The hot path: as long as nothing else is going on, once round the loop.
         self._visits += 1
         deadline = None if timeout is None else self.now() + timeout
+        protocol = self.protocol
         message = None
         mine = risky = False
-        arrived: list[bytes] = []
+        arrived: list[Came] = []
         try:
             while message is None:
                 with self._lock:
                     risky = True
                     del arrived[:]
-                    if not mine and not self.protocol.messages:
+                    if not mine and not protocol.messages:
                         if self._receiving:
                             raise self._second_receiver()
                         mine = self._receiving = True
-                    if mine:
-                        self._guarded(self._ask)
-                    if self._ready():
-                        message = self._take()
-                        break
+                    decoder = protocol.direct()
+                    if decoder is None or self._something_is_up():
+                        if mine:
+                            self._guarded(self._ask)
+                        if self._ready():
+                            message = self._take()
+                            break
+                        decoder = protocol.direct()
+                    protocol.answering = False
                     risky = False
                     self._waiting += 1
                     self._blocked = True
                 if deadline is None and not self.wire.polled:
-                    message = self._block(arrived)
+                    message = self._block(decoder, arrived)
                 elif not self._poll(deadline):
                     return None
             return message
@@ -134,6 +129,11 @@ class ThreadLink(LockedLink):
                 if self._blocked:
                     self._unblock()
                 self._receiving = False
+
+    def _something_is_up(self) -> bool:
+        """Whether there is more to do before a wait than to wait."""
+        protocol = self.protocol
+        return self._adopted or protocol.dirty or bool(protocol.out) or self.wire.polled
 
     def _take(self) -> Message:
         message = self.protocol.take()
@@ -156,19 +156,18 @@ class ThreadLink(LockedLink):
         if protocol.out or protocol.dirty:
             self._after()
 
-    def _block(self, arrived: list[bytes]) -> Message | None:
+    def _block(self, decoder: Any, arrived: list[Came]) -> Message | None:
         """Wait in the kernel's recv; the message, or None: look what there is.
 
-        :param arrived: gets what recv gave, in one step of C: a signal handler
-                        may raise (Ctrl-C) behind any other.
+        :param arrived: gets what came; see ``wait_and_take``.
         """
         message = None
         begun = False
         try:
             try:
-                arrived.extend(map(self.wire.raw_recv, (self._read_size,)))
+                wait_and_take(self.wire, decoder, READ_SIZE, arrived)
             except OSError:
-                arrived.append(b'')
+                arrived.append(END)
             with self._lock:
                 begun = True
                 message = self._came(arrived[0])
@@ -176,44 +175,34 @@ class ThreadLink(LockedLink):
         except BaseException:
             if message is not None:
                 self.protocol.input_buffer().appendleft(message)
-            elif arrived:
-                self._guarded(
-                    self._poison if begun else lambda: self.protocol.feed(arrived[0])
-                )
+            elif begun:
+                self._guarded(self._poison)
+            elif arrived and not at_end(arrived[0]):
+                self._guarded(lambda: self._take_in(arrived[0]))
             del arrived[:]
             raise
 
-    def _came(self, data: bytes) -> Message | None:
+    def _came(self, came: Came) -> Message | None:
         self._blocked = False
         self._waiting -= 1
         if self.finished:
             if not self._waiting:
                 self._close_wire()
             return None
+        protocol = self.protocol
+        if isinstance(came, (str, bytes)) and protocol.state == OPEN:
+            protocol.heard = protocol.answering = True
+            return came
         self._inside = True
         try:
-            message = None
-            self._fit_read_size(len(data))
-            if data:
-                message = self.protocol.deliver(data)
-            elif not self.wire.read_shut:
-                self.protocol.eof()
-            if message is None:
-                self._look_further()
-            return message
+            if not (self.wire.read_shut and at_end(came)):
+                self._take_in(came)
+            self._look_further()
+            return None
         finally:
             if self._deferred:
                 self._do_deferred()
             self._inside = False
-
-    def _fit_read_size(self, came: int) -> None:
-        if came >= SMALL_READ:
-            self._read_size = READ_SIZE
-            self._small_reads = 0
-        elif self._read_size > SMALL_READ:
-            self._small_reads += 1
-            if self._small_reads > SMALL_READS:
-                self._read_size = SMALL_READ
 
     def _look_further(self) -> None:
         if self.wire.read_shut:

@@ -14,8 +14,10 @@ its host can no longer touch.
 
 from __future__ import annotations
 
+import _socket
 import socket
 import ssl
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -55,6 +57,20 @@ def _base_from(module: str, sock: Any) -> Any:
     return type(sock)
 
 
+def plain_fileno(sock: Any) -> Callable[[], int] | None:
+    """What gives the descriptor of a socket, or -1 once it is closed.
+
+    :returns: None for a socket whose recv and send are more than the kernel's:
+              of a class that has its own.
+    """
+    kind, base = type(sock), _socket.socket
+    if not DONTWAIT or not isinstance(sock, base):
+        return None
+    if kind.recv is not base.recv or kind.send is not base.send:
+        return None
+    return sock.fileno
+
+
 class Wire:
     """One connected stream socket.
 
@@ -75,6 +91,7 @@ class Wire:
         '_tcp_shutdown',
         '_unwrap',
         'fd',
+        'fileno',
         'polled',
         'raw_recv',
         'raw_send',
@@ -108,6 +125,10 @@ class Wire:
             self.raw_recv = tcp.recv
             self.raw_send = tcp.send
             self._unwrap = None
+        #: Gives the descriptor, as long as it is ours, to who makes the system
+        #: calls of ``raw_recv`` and ``raw_send`` himself; None where those are
+        #: more than system calls.
+        self.fileno = None if self.tls else plain_fileno(tcp)
         with suppress(OSError):
             # A message is written whole; waiting for a fuller packet only
             # delays it.  (A Unix socket has no such option.)

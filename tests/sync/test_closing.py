@@ -419,6 +419,7 @@ def test_what_comes_while_a_released_receiver_is_on_its_way_back_is_read(world, 
 
     monkeypatch.setattr(type(link), 'on_ready', on_ready)
     monkeypatch.setattr(link.wire, 'raw_recv', raw_recv)
+    monkeypatch.setattr(link.wire, 'fileno', None)
     receiver = world.spawn(closed_with, ws, None)
     world.settles_to(lambda: link._blocked, True)
     world.spawn(ws.close, 4000).join(3)

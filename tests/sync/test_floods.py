@@ -18,7 +18,7 @@ def test_a_hub_reads_less_at_once_from_who_sends_tiny_frames(end, world):  # B5
         asked.append(size)
         return raw_recv(size, *flags)
 
-    wire.raw_recv = recorded
+    wire.raw_recv, wire.fileno = recorded, None
     receiver = world.spawn(ws.receive)
     peer.send(peer.frame(PING) * 50_000)
     world.settles_to(lambda: min(asked, default=MAX_APPETITE) < 4096, True)

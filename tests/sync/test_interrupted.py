@@ -24,7 +24,7 @@ def test_an_interrupt_right_behind_a_write_sends_nothing_twice(world):
         send(*args)
         raise KeyboardInterrupt
 
-    wire.raw_send = interrupted
+    wire.raw_send, wire.fileno = interrupted, None
     with pytest.raises(KeyboardInterrupt):
         ws.send('hello')
     wire.raw_send = send
@@ -37,29 +37,36 @@ def test_an_interrupt_right_behind_a_write_sends_nothing_twice(world):
 
 
 @pytest.mark.only('threads')
-def test_an_interrupt_that_comes_with_a_message_does_not_lose_it(world):  # invariant 3
+@pytest.mark.parametrize('calls', ['python', 'pump'])
+def test_an_interrupt_that_comes_with_a_message_does_not_lose_it(world, calls):  # invariant 3
     """The signal is there when the kernel has given the bytes, and its handler
     raises as soon as the interpreter looks, which is behind recv()."""
     ws, peer = accepted(world)
     wire = ws._link.wire
-    real = wire.raw_recv
+    real, fileno = wire.raw_recv, wire.fileno
     # All of it in C, where no signal handler runs.
     signals = filter(None, map(_thread.interrupt_main, (signal.SIGINT,)))
-    both = itertools.chain(map(real, (65536,)), signals)
-    wire.raw_recv = functools.partial(next, map(b''.join, (both,)))
+    if calls == 'python':
+        both = itertools.chain(map(real, (65536,)), signals)
+        wire.raw_recv = functools.partial(next, map(b''.join, (both,)))
+        wire.fileno = None
+    else:
+        # On the way into recv(), which finds the message there.
+        wire.fileno = functools.partial(next, itertools.chain(signals, (wire.fd,)))
+        peer.send((TEXT, b'together with Ctrl-C'))
 
     def send():
         world.settles_to(lambda: ws._link._blocked, True)
         peer.send((TEXT, b'together with Ctrl-C'))
 
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    task = world.spawn(send)
+    task = world.spawn(send if calls == 'python' else int)
     try:
         with pytest.raises(KeyboardInterrupt):
             ws.receive()
     finally:
         signal.signal(signal.SIGINT, before)
-        wire.raw_recv = real
+        wire.raw_recv, wire.fileno = real, fileno
     task.join()
     assert ws.receive(5) == 'together with Ctrl-C'
     peer.send((TEXT, b'and on'))

@@ -1,0 +1,93 @@
+"""The hot path of a message: from the socket to the application, and back.
+
+Most reads give one small message and nothing else, and most messages leave in
+one write.  Two calls do that, with the codec and the system call in one:
+``take`` and ``put``; ``wait_and_take`` is for a thread that may block, and
+``put_frame`` for a frame that goes to many.
+
+As of the codec there are two of each: those of this file, and the compiled
+ones of ``_pump.pyx``, where the compiled codec is.  There a message costs one
+call from Python, and no bytes object between the kernel's copy and the ``str``
+or ``bytes`` that the application gets, or between its message and the kernel.
+
+What has more to it than that (TLS, a socket class of somebody's own, some of a
+message, a ping, a full queue) goes through ``Link``.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any
+
+from ..codec import NAME, Chunk, encode
+from ..inbox import Message
+from .wire import DONTWAIT, Wire
+
+#: What came: a message; the chunks of what was no message in one piece; the
+#: bytes, if nobody has decoded them, which are none at the end of the stream.
+Came = Message | list[Chunk] | bytearray
+END = bytearray()
+
+
+def at_end(came: Came) -> bool:
+    """Whether that is the end of the stream, and not an empty message."""
+    return type(came) is bytearray and not came
+
+
+def python_take(wire: Wire, decoder: Any, size: int) -> Came | None:
+    """Take what TCP has, and do not wait.
+
+    :param decoder: of a connection on which nothing is before it.
+    :param size: at most so many bytes.
+    :returns: what came, or None where nothing was there.
+    :raises OSError: when the connection is broken.
+    """
+    try:
+        data = wire.raw_recv(size, DONTWAIT)
+    except BlockingIOError:
+        return None
+    message: Message | None = decoder.whole(data)
+    return bytearray(data) if message is None else message
+
+
+def python_wait_and_take(wire: Wire, decoder: Any, size: int, arrived: list[Came]) -> None:
+    """Wait in the kernel for what comes.
+
+    :param decoder: None for bytes that are not to be decoded yet.
+    :param size: at most so many bytes.
+    :param arrived: gets what came, in one step of C: behind any other a signal
+                    handler may raise (Ctrl-C), and it would be lost.
+    :raises OSError: when the connection is broken.
+    """
+    arrived.extend(map(bytearray, map(wire.raw_recv, (size,))))
+
+
+def python_put(
+    wire: Wire, opcode: int, payload: str | bytes | bytearray, masked: bool
+) -> bytes | memoryview | None:
+    """Send a message as one frame, and do not wait.
+
+    :returns: what TCP did not take of the frame; None when it took all.
+    :raises OSError: when the connection is broken.
+    :raises UnicodeEncodeError: for text with lone surrogates.
+    """
+    return python_put_frame(wire, encode(opcode, payload, masked))
+
+
+def python_put_frame(wire: Wire, frame: bytes) -> bytes | memoryview | None:
+    """Send a frame that was made before; the rest is as for ``put``."""
+    try:
+        sent = wire.raw_send(frame, DONTWAIT)
+    except BlockingIOError:
+        return frame
+    return None if sent == len(frame) else memoryview(frame)[sent:]
+
+
+take, wait_and_take = python_take, python_wait_and_take
+put, put_frame = python_put, python_put_frame
+if NAME == 'compiled':
+    with suppress(ImportError):  # no Unix
+        from . import _pump
+
+        take, wait_and_take = _pump.take, _pump.wait_and_take
+        put, put_frame = _pump.put, _pump.put_frame
