@@ -21,6 +21,7 @@ from typing import Any, TypeVar, cast
 from . import client_handshake, deflate, handshake
 from .asgi import Conversation, WebSocketASGI
 from .closure import NORMAL_CLOSURE, close_payload
+from .codec import TEXT
 from .connection import Connection, encode_message
 from .errors import ConnectionError
 from .options import Options, check_timeout
@@ -65,8 +66,8 @@ class AioBase(Connection, Conversation):
         """
         if timeout is not None:
             check_timeout(timeout)
-        opcode, payload = encode_message(data)
-        await self._open_link.send(opcode, payload, timeout)
+        opcode, payload = (TEXT, data) if type(data) is str else encode_message(data)
+        await (self._link or self._open_link).send(opcode, payload, timeout)
 
     async def receive(self, timeout: float | None = None) -> Any:
         """Receive a message.
@@ -84,7 +85,7 @@ class AioBase(Connection, Conversation):
         """
         if timeout is not None:
             check_timeout(timeout)
-        return await self._open_link.receive(timeout)
+        return await (self._link or self._open_link).receive(timeout)
 
     async def _close(self, reason: int | None, message: str | None, wait: bool) -> None:
         code = NORMAL_CLOSURE if reason is None else reason

@@ -231,9 +231,8 @@ class Protocol:
         :returns: the message, when the bytes are one message and nothing else,
                   as most are; it was taken.  None: see what there is to take.
         """
-        decoder = self.direct()
-        if decoder is not None:
-            message: Message | None = decoder.whole(data)
+        if self.state == OPEN and not (self._chunks or self.messages):
+            message = self._decoder.whole(data)
             if message is not None:
                 self.heard = self.answering = True
                 return message

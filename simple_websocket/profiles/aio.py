@@ -138,17 +138,17 @@ class AioLink(Link, asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         # The hot path: the transport has called recv; the message goes to the
         # task that waits, which runs in the loop's next turn.
-        if self.finished:
-            return
         receiver = self._receiver
         if receiver is None or receiver.done():
-            self.protocol.feed(data)
+            if not self.finished:
+                self.protocol.feed(data)
+                self._after()
+            return
+        message = self.protocol.deliver(data)
+        if message is None:
+            self._after()
         else:
-            message = self.protocol.deliver(data)
-            if message is not None:
-                receiver.set_result(message)
-                return
-        self._after()
+            receiver.set_result(message)
 
     def eof_received(self) -> bool:
         if not self.finished:
@@ -343,12 +343,12 @@ class AioLink(Link, asyncio.Protocol):
         self, opcode: int, payload: Payload, timeout: float | None
     ) -> None:
         protocol, wire = self.protocol, self.wire
-        if self._unsent or protocol.out or wire.full or wire.closing:
+        if wire.fileno is not None and not wire.full:
+            self._put_message(opcode, payload)
+        elif self._unsent or protocol.out or wire.full or wire.closing:
             protocol.out.append(protocol.frame(opcode, payload))
             if not self._unsent:
                 self._flush()
-        elif wire.fileno is not None:
-            self._put_message(opcode, payload)
         else:
             frame = protocol.frame(opcode, payload)
             self._sent += len(frame)

@@ -92,12 +92,12 @@ def _ignore(*_: Any) -> None:
 class EventletLink(HubLink):
     """A link in the hub of the thread that makes it."""
 
-    __slots__ = ('_hub', '_mailbox', '_reader', '_timer', '_writer')
+    __slots__ = ('_mailbox', '_reader', '_timer', '_writer')
 
     def __init__(self, wire: Wire, protocol: Protocol, now: Callable[[], float]) -> None:
-        super().__init__(wire, protocol, now)
-        self._hub = eventlet.hubs.get_hub()
-        self._mailbox = _Mailbox.of(self._hub, id(self))
+        hub = eventlet.hubs.get_hub()
+        super().__init__(wire, protocol, now, hub)
+        self._mailbox = _Mailbox.of(hub, id(self))
         self._reader: Any = None
         self._writer: Any = None
         self._timer: Any = None

@@ -24,12 +24,12 @@ _READ, _WRITE = 1, 2
 class GeventLink(HubLink):
     """A link in the hub of the thread that makes it."""
 
-    __slots__ = ('_hub', '_loop', '_reader', '_timer', '_writer')
+    __slots__ = ('_loop', '_reader', '_timer', '_writer')
 
     def __init__(self, wire: Wire, protocol: Protocol, now: Callable[[], float]) -> None:
-        super().__init__(wire, protocol, now)
-        self._hub = gevent.get_hub()
-        self._loop = self._hub.loop
+        hub = gevent.get_hub()
+        super().__init__(wire, protocol, now, hub)
+        self._loop = hub.loop
         self._reader: Any = None
         self._writer: Any = None
         self._timer: Any = None

@@ -45,6 +45,7 @@ class HubLink(Link):
         '_closers',
         '_get_ident',
         '_home',
+        '_hub',
         '_reading',
         '_receiver',
         '_senders',
@@ -52,8 +53,15 @@ class HubLink(Link):
         '_writing',
     )
 
-    def __init__(self, wire: Wire, protocol: Protocol, now: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        wire: Wire,
+        protocol: Protocol,
+        now: Callable[[], float],
+        hub: Any,
+    ) -> None:
         super().__init__(wire, protocol, now)
+        self._hub = hub
         self._get_ident: Callable[[], int] = original('threading', 'get_ident')
         self._home = self._get_ident()
         self._receiver: Any = None
@@ -72,9 +80,9 @@ class HubLink(Link):
 
     @abstractmethod
     def _pause(self, timeout: float | None) -> Message | None:
-        """Switch to the hub until ``_resume``, an exception, or ``timeout``.
+        """Switch to the hub until it switches back, an exception, or ``timeout``.
 
-        :returns: what was given to ``_resume``.
+        :returns: what is switched back with.
         """
 
     @abstractmethod
@@ -171,7 +179,7 @@ class HubLink(Link):
             self._switch_out()
         else:
             self._receiver = None
-            self._resume(greenlet, message)
+            greenlet.switch(message)  # it comes back when it waits again
 
     def _on_writable(self, *_: Any) -> None:
         self._guarded(super()._on_writable)
@@ -189,28 +197,21 @@ class HubLink(Link):
     def _notify(self) -> None:
         """Nothing: waiters are resumed when the step is over."""
 
-    def _resume(self, greenlet: Any, message: Message | None = None) -> None:
-        """Let a paused greenlet run, from the hub: it comes back when that
-        greenlet waits again, so it is the last thing that a caller does.
-
-        :param message: what its ``_pause`` returns.
-        """
-        greenlet.switch(message)
-
     def _switch_out(self) -> None:
-        """Resume whoever has what it waits for.  Anything may have changed
-        after each switch, so look afresh before the next."""
+        """Resume whoever has what it waits for, from the hub: who is resumed comes
+        back when it waits again.  Anything may have changed after each switch, so
+        look afresh before the next."""
         while self._senders and (self.finished or self._senders[0][0] <= self._sent):
-            self._resume(self._senders.pop(0)[1])
+            self._senders.pop(0)[1].switch(None)
         if self._closers and self.protocol.state >= ENDED:
             waiting = [one for one in self._closers if self.finished or not one[1]]
             for one in waiting:
                 if one in self._closers:
                     self._closers.remove(one)
-                    self._resume(one[0])
+                    one[0].switch(None)
         if self._receiver is not None and self._ready():
             greenlet, self._receiver = self._receiver, None
-            self._resume(greenlet)
+            greenlet.switch(None)
 
     def receive(self, timeout: float | None) -> Message | None:
         if self._get_ident() != self._home:
@@ -224,6 +225,8 @@ class HubLink(Link):
             if protocol.messages:
                 message = protocol.take()
                 self._taken += 1
+            elif timeout is None and waiting is None and protocol.direct() is not None:
+                message = self._wait_in_peace()
             else:
                 message = self._wait_for_message(timeout)
             if protocol.dirty or not self._reading:
@@ -254,6 +257,20 @@ class HubLink(Link):
             self._read_all()
         self.protocol.dirty = True
         self._settle()
+
+    def _wait_in_peace(self) -> Message | None:
+        """``_wait_for_message`` where there is nothing to do before and no time
+        to keep, as mostly."""
+        protocol, current = self.protocol, self._current()
+        if current is not None and not protocol.dirty:
+            self._taken = 0
+            protocol.answering = False
+            self._receiver = current
+            message: Message | None = self._hub.switch()
+            if message is not None:
+                return message
+            self._receiver = None
+        return self._wait_for_message(None)
 
     def _wait_for_message(self, timeout: float | None) -> Message | None:
         if self._receiver is not None:

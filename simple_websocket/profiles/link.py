@@ -177,23 +177,22 @@ class Link:
             if not self._unsent:
                 self._flush()
             return
-        self._write(put, opcode, payload, protocol.client)
-
-    def _write(self, write: Callable[..., Any], *what: Any) -> None:
-        """Call ``put`` or ``put_frame`` where nothing is unsent; what TCP does
-        not take is left for ``_on_writable``."""
         try:
-            self._unsent = write(self.wire, *what) or b''
-        except UnicodeEncodeError:
-            raise
-        except OSError:
-            self._lose()
-        except BaseException:
-            # A signal handler raised: nobody knows how much is out.
-            self._poison()
-            raise
+            self._unsent = put(self.wire, opcode, payload, protocol.client) or b''
+        except BaseException as error:
+            self._on_write_error(error)
         if self._unsent:
             self._flush()
+
+    def _on_write_error(self, error: BaseException) -> None:
+        """A write raised: go on with what that means, or raise it."""
+        if isinstance(error, OSError):
+            self._lose()
+            return
+        if not isinstance(error, UnicodeEncodeError):
+            # A signal handler raised: nobody knows how much is out.
+            self._poison()
+        raise error
 
     def _read(self) -> bool:
         """Take what TCP has, once; whether there may be more."""
@@ -264,13 +263,9 @@ class Link:
                     self._unsent = b''
                 elif sent:
                     self._unsent = memoryview(self._unsent)[sent:]
-            except OSError:
-                self._lose()
+            except BaseException as error:
+                self._on_write_error(error)
                 return True
-            except BaseException:
-                # A signal handler raised: nobody knows how much is out.
-                self._poison()
-                raise
             if self._unsent and not sent:
                 if not protocol.congested:
                     protocol.congested = True
@@ -402,7 +397,13 @@ class Link:
             if not self._unsent:
                 self._flush()
         else:
-            self._write(put_frame, protocol.shared_frame(opcode, payload, made))
+            frame = protocol.shared_frame(opcode, payload, made)
+            try:
+                self._unsent = put_frame(self.wire, frame) or b''
+            except BaseException as error:
+                self._on_write_error(error)
+            if self._unsent:
+                self._flush()
         if protocol.dirty:
             self._settle()
             self._notify()
