@@ -114,6 +114,13 @@ ECHOES = [
         deflate=True,
     ),
     Echo(
+        'hundreds',
+        '64 B × 500 connections',
+        500,
+        _repeat(64, True),
+        names=('threads', 'bare-threads'),
+    ),
+    Echo(
         'many', '64 B × 1,000 connections', 1000, _repeat(64, True), roles=('ours', 'bare')
     ),
     Echo(
@@ -135,7 +142,7 @@ _AT_LOAD = ('small', 'medium', 'many')
 RATIOS = [
     *((case, 'gevent', 'bare-gevent', 1.35) for case in _AT_LOAD),
     *((case, 'eventlet', 'bare-eventlet', 1.35) for case in _AT_LOAD),
-    *((case, 'threads', 'bare-threads', 1.4) for case in ('small', 'many')),
+    *((case, 'threads', 'bare-threads', 1.4) for case in ('small', 'hundreds')),
     ('small', 'aiohttp', 'bare-asyncio', 1.5),
     ('small', 'aio-sock', 'bare-asyncio', 1.5),
     ('small', 'injected', '1.1-gevent', 0.5),

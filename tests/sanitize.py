@@ -1,8 +1,8 @@
-"""Build the compiled codec with ASan and UBSan, test it and fuzz it.
+"""Build the compiled code with ASan and UBSan, test it and fuzz it.
 
     python tests/sanitize.py [--seconds 20] [--seed 1]
 
-It runs the codec's tests, everything that `make fuzz` starts from or has found
+It runs the tests of the codec and of the pump, everything that `make fuzz` starts from or has found
 (the committed inputs, and those that lie in .build/fuzz/corpus/), and then a
 fuzzer of its own.
 
@@ -155,11 +155,11 @@ def main() -> None:
     print('== building with -fsanitize=address,undefined', flush=True)
     build()
     environ = environment()
-    print('== the codec tests and the inputs of the fuzz targets', flush=True)
+    print('== the tests of the codec and the pump, and the inputs of the fuzz targets', flush=True)
     # pytest by its script: the working directory must not come first in sys.path.
     tests = [str(Path(sys.executable).parent / 'pytest'), '-q', '-p', 'timeout']
     tests += ['-p', 'hypothesispytest', '--timeout=300']
-    tests += ['tests/core/test_codec.py', 'tests/core/test_fuzz.py']
+    tests += [f'tests/core/test_{name}.py' for name in ('codec', 'pump', 'fuzz')]
     subprocess.run([sys.executable, *tests], cwd=ROOT, env=environ, check=True)
     print('== the fuzzer', flush=True)
     again = [sys.executable, __file__, '--fuzz', f'--seed={options.seed}']

@@ -3,9 +3,10 @@
 There is no greenlet of our own.  The path of one message, call by call:
 
 * the hub's poll returns and the hub calls ``_on_readable``;
-* that calls recv, and the codec makes the message of what came;
-* it switches to the greenlet that waits in ``receive``, which returns it;
-* ``send`` has the codec make a frame and calls send;
+* ``pump.take`` calls recv, and makes the message of what came;
+* that is switched with to the greenlet that waits in ``receive``, which
+  returns it;
+* ``send`` has ``pump.put`` make a frame and call send;
 * the next ``receive`` switches to the hub, which is back behind the recv.
 
 So a message costs one poll, one recv, one switch to and fro, and one send.

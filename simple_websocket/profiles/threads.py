@@ -2,7 +2,17 @@
 
 ``receive()`` blocks in the kernel's recv, so a message costs no hand-over
 between threads; nobody else reads meanwhile.  When nobody is in ``receive``,
-the watchman reads (``watchman.py``).
+the watchman reads (``watchman.py``).  The path of one message, call by call:
+
+* ``pump.wait_and_take`` lets go of the GIL and waits in recv, in 512 bytes of
+  its stack; when they come it takes the GIL and makes the message of them (of
+  more, by a second recv that does not wait);
+* ``receive`` looks under the lock that the connection is still open, and
+  returns it;
+* ``send`` has ``pump.put`` make a frame and call send, which does not wait
+  either, so the GIL stays where it is.
+
+So a message costs one recv and one send, and the GIL goes round once.
 
 Who waits in recv for a connection that another thread closes is released by
 ``shutdown(SHUT_RD)``: the peer's Close can still be read after it.  TLS takes
