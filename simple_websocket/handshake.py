@@ -19,7 +19,6 @@ This file refuses to know sockets, time, frames, and what an extension means:
 from __future__ import annotations
 
 import binascii
-import hashlib
 import ipaddress
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -28,6 +27,12 @@ from functools import lru_cache
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
+
+try:
+    # OpenSSL's, which hashlib prefers, takes longer to begin than to hash 60 bytes.
+    from _sha1 import sha1  # type: ignore[import-not-found]
+except ImportError:
+    from hashlib import sha1
 
 Headers = list[tuple[str, str]]
 
@@ -57,13 +62,15 @@ _reg_name = re.compile(r'[A-Za-z0-9._~-]+')
 # RFC 9110 section 7.2.  A comma would be in the grammar too, but in no name;
 # it is what a WSGI server makes of two Host headers.
 _host = re.compile(
-    r"(?:\[[0-9A-Za-z:._~%-]+\]|(?:[A-Za-z0-9._~!$&'()*+;=-]|%[0-9A-Fa-f]{2})+)(?::[0-9]*)?"
+    r"(?:\[[0-9A-Za-z:._~%-]+\]"
+    r"|(?=[^:])[A-Za-z0-9._~!$&'()*+;=-]*(?:%[0-9A-Fa-f]{2}[A-Za-z0-9._~!$&'()*+;=-]*)*)"
+    r'(?::[0-9]*)?'
 )
 
 
 def accept_token(key: str) -> str:
     """Return the ``Sec-WebSocket-Accept`` for a key (RFC 6455 section 4.2.2)."""
-    digest = hashlib.sha1(key.encode('latin-1') + _GUID, usedforsecurity=False)
+    digest = sha1(key.encode('latin-1') + _GUID, usedforsecurity=False)
     return binascii.b2a_base64(digest.digest(), newline=False).decode('ascii')
 
 
@@ -297,10 +304,11 @@ def header_tokens(fields: Fields, name: str) -> list[str]:
 
 
 def has_token(fields: Fields, name: str, token: str) -> bool:
-    for part in header_tokens(fields, name):
-        # Only ASCII has case here: the lower case of U+212A is a k.
-        if part.lower() == token and part.isascii():
-            return True
+    for value in header_values(fields, name):
+        for part in value.split(','):
+            # Only ASCII has case here: the lower case of U+212A is a k.
+            if part.strip(' \t').lower() == token and part.isascii():
+                return True
     return False
 
 
@@ -318,7 +326,7 @@ def _validate(method: str, http_version: str, fields: Fields) -> dict[str, Any]:
         raise Rejected(
             405, 'A WebSocket is opened with the method GET.', [('Allow', 'GET')]
         )
-    if _http_version.fullmatch(http_version.upper()) is None:
+    if http_version != 'HTTP/1.1' and _http_version.fullmatch(http_version.upper()) is None:
         raise Rejected(
             400,
             'A WebSocket needs HTTP/1.1; '
@@ -535,6 +543,12 @@ def choose_subprotocol(offered: Iterable[str], supported: Iterable[str]) -> str 
     return next((name for name in offered if name in ours), None)
 
 
+_OPENING = (
+    'HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n'
+    'Connection: Upgrade\r\nSec-WebSocket-Accept: '
+)
+
+
 def accept_response(
     request: UpgradeRequest,
     subprotocol: str | None,
@@ -551,11 +565,7 @@ def accept_response(
         have to fail the connection), or a header isn't valid.
     :raises TypeError: ``headers`` has a wrong type.
     """
-    fields = [
-        ('Upgrade', 'websocket'),
-        ('Connection', 'Upgrade'),
-        ('Sec-WebSocket-Accept', accept_token(request.key)),
-    ]
+    fields: Headers = []
     if subprotocol is not None:
         if subprotocol not in request.subprotocols:
             raise ValueError(
@@ -564,9 +574,7 @@ def accept_response(
         fields.append(('Sec-WebSocket-Protocol', subprotocol))
     if extensions is not None:
         fields.append(('Sec-WebSocket-Extensions', extensions))
-    return _head(
-        'HTTP/1.1 101 Switching Protocols', fields + normalize_headers(headers)
-    )
+    return _head(_OPENING + accept_token(request.key), fields + normalize_headers(headers))
 
 
 def rejection_response(rejected: Rejected) -> bytes:
@@ -592,10 +600,9 @@ def rejection_response(rejected: Rejected) -> bytes:
     )
 
 
-def _head(first_line: str, fields: Headers) -> bytes:
-    lines = [first_line, *[f'{name}: {value}' for name, value in fields], '', '']
-    head = '\r\n'.join(lines)
-    breaks = len(lines) - 1
-    if '\0' in head or head.count('\r') != breaks or head.count('\n') != breaks:
+def _head(beginning: str, fields: Headers) -> bytes:
+    """The head of a response, out of its first lines and the fields behind them."""
+    lines = [f'{name}: {value}' for name, value in fields]
+    if any('\r' in line or '\n' in line or '\0' in line for line in lines):
         raise ValueError('a header has a line break or a NUL in it')
-    return head.encode('latin-1')
+    return '\r\n'.join([beginning, *lines, '', '']).encode('latin-1')
