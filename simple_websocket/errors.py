@@ -54,4 +54,5 @@ class ConnectionClosed(SimpleWebsocketError):
     def __init__(self, reason: int | None = 1005, message: str | None = None) -> None:
         self.reason = 1005 if reason is None else int(reason)
         self.message = message
-        super().__init__(f'Connection closed: {self.reason} {message or ""}'.rstrip())
+        text = f'Connection closed: {self.reason}'
+        super().__init__(f'{text} {message}'.rstrip() if message else text)

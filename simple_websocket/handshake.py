@@ -18,8 +18,7 @@ This file refuses to know sockets, time, frames, and what an extension means:
 
 from __future__ import annotations
 
-import base64
-import hashlib
+import binascii
 import ipaddress
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -28,6 +27,12 @@ from functools import lru_cache
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
+
+try:
+    # OpenSSL's, which hashlib prefers, takes longer to begin than to hash 60 bytes.
+    from _sha1 import sha1  # type: ignore[import-not-found]
+except ImportError:
+    from hashlib import sha1
 
 Headers = list[tuple[str, str]]
 
@@ -46,6 +51,9 @@ _OWN_HEADERS = frozenset({
 
 DEFAULT_PORTS = {'http': 80, 'ws': 80, 'https': 443, 'wss': 443}
 
+_http_version = re.compile(r'HTTP/1\.[1-9]')
+# 16 bytes in base64 (RFC 6455 section 4.1).
+_key = re.compile('[A-Za-z0-9+/]{22}==')
 _token = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 # Field values that a peer can't misread: RFC 9110 section 5.5 without obs-text.
 FIELD_VALUE = re.compile(r'[\t\x20-\x7e]*')
@@ -54,14 +62,16 @@ _reg_name = re.compile(r'[A-Za-z0-9._~-]+')
 # RFC 9110 section 7.2.  A comma would be in the grammar too, but in no name;
 # it is what a WSGI server makes of two Host headers.
 _host = re.compile(
-    r"(?:\[[0-9A-Za-z:._~%-]+\]|(?:[A-Za-z0-9._~!$&'()*+;=-]|%[0-9A-Fa-f]{2})+)(?::[0-9]*)?"
+    r"(?:\[[0-9A-Za-z:._~%-]+\]"
+    r"|(?=[^:])[A-Za-z0-9._~!$&'()*+;=-]*(?:%[0-9A-Fa-f]{2}[A-Za-z0-9._~!$&'()*+;=-]*)*)"
+    r'(?::[0-9]*)?'
 )
 
 
 def accept_token(key: str) -> str:
     """Return the ``Sec-WebSocket-Accept`` for a key (RFC 6455 section 4.2.2)."""
-    digest = hashlib.sha1(key.encode('latin-1') + _GUID, usedforsecurity=False)
-    return base64.b64encode(digest.digest()).decode('ascii')
+    digest = sha1(key.encode('latin-1') + _GUID, usedforsecurity=False)
+    return binascii.b2a_base64(digest.digest(), newline=False).decode('ascii')
 
 
 # What the caller gives
@@ -172,18 +182,30 @@ class UpgradeRequest:
     headers: Headers  #: all of them
 
 
+class _EnvironRequest(UpgradeRequest):
+    """A request out of a WSGI environ.  Its target and the list of its headers,
+    which few look at, are made when somebody does."""
+
+    def __init__(self, environ: Mapping[str, Any], values: dict[str, Any]) -> None:
+        self._environ = environ
+        self.__dict__.update(values)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == 'target':
+            self.target = _target_of(self._environ)
+            return self.target
+        if name == 'headers':
+            self.headers = _headers_of(self._environ)
+            return self.headers
+        raise AttributeError(name)
+
+
 @lru_cache(maxsize=256)
 def _header_name(key: str) -> str:
     return key[5:].replace('_', '-').title()
 
 
-def request_from_environ(environ: Mapping[str, Any]) -> UpgradeRequest:
-    """Read the request from a WSGI environ (PEP 3333).
-
-    :param environ: the environ.  ``REQUEST_METHOD`` and ``SERVER_PROTOCOL``
-                    count as ``GET`` and ``HTTP/1.1`` where they are missing.
-    :raises Rejected: it isn't a valid upgrade.
-    """
+def _headers_of(environ: Mapping[str, Any]) -> Headers:
     headers = [
         (_header_name(name), value)
         for name, value in environ.items()
@@ -193,18 +215,48 @@ def request_from_environ(environ: Mapping[str, Any]) -> UpgradeRequest:
         # Servers set these two to '' for a request that doesn't have them.
         if environ.get(name):
             headers.append((name.replace('_', '-').title(), str(environ[name])))
-    target = environ.get('REQUEST_URI') or environ.get('RAW_URI')
+    return headers
+
+
+def _target_of(environ: Mapping[str, Any]) -> str:
+    target: str = environ.get('REQUEST_URI') or environ.get('RAW_URI') or ''
     if not target:
         path = environ.get('SCRIPT_NAME', '') + environ.get('PATH_INFO', '')
         target = quote(path.encode('latin-1', 'replace')) or '/'
         if environ.get('QUERY_STRING'):
             target += '?' + environ['QUERY_STRING']
-    return _validate(
-        environ.get('REQUEST_METHOD', 'GET'),
-        target,
-        environ.get('SERVER_PROTOCOL') or 'HTTP/1.1',
-        headers,
+    return target
+
+
+#: The headers that decide, by their names in an environ.
+_DECISIVE = [
+    (f'HTTP_{name.upper().replace("-", "_")}', name)
+    for name in (
+        'upgrade', 'connection', 'content-length', 'transfer-encoding', 'host', 'origin',
+        'sec-websocket-version', 'sec-websocket-key', 'sec-websocket-protocol',
+        'sec-websocket-extensions',
     )
+]  # fmt: skip
+
+
+def request_from_environ(environ: Mapping[str, Any]) -> UpgradeRequest:
+    """Read the request from a WSGI environ (PEP 3333).
+
+    :param environ: the environ.  ``REQUEST_METHOD`` and ``SERVER_PROTOCOL``
+                    count as ``GET`` and ``HTTP/1.1`` where they are missing.
+    :raises Rejected: it isn't a valid upgrade.
+    """
+    fields: Fields = {}
+    for key, name in _DECISIVE:
+        value = environ.get(key)
+        if isinstance(value, str):
+            fields[name] = [value.strip(' \t')]
+    if environ.get('CONTENT_LENGTH'):
+        length = str(environ['CONTENT_LENGTH']).strip(' \t')
+        fields.setdefault('content-length', []).append(length)
+    method = environ.get('REQUEST_METHOD', 'GET')
+    http_version = environ.get('SERVER_PROTOCOL') or 'HTTP/1.1'
+    return _EnvironRequest(environ, _validate(method, http_version, fields))
 
 
 def request_from_headers(
@@ -224,7 +276,9 @@ def request_from_headers(
     pairs = headers.items() if isinstance(headers, Mapping) else headers
     if not http_version.upper().startswith('HTTP/'):
         http_version = f'HTTP/{http_version}'
-    return _validate(method, target, http_version, list(pairs))
+    listed = list(pairs)
+    values = _validate(method, http_version, index_fields(listed))
+    return UpgradeRequest(target=target, headers=listed, **values)
 
 
 def index_fields(headers: Headers) -> Fields:
@@ -241,19 +295,21 @@ def header_values(fields: Fields, name: str) -> list[str]:
 
 def header_tokens(fields: Fields, name: str) -> list[str]:
     """Return the elements of a list header, over all its fields."""
-    parts = (
-        part.strip(' \t')
+    return [
+        part
         for value in header_values(fields, name)
-        for part in value.split(',')
-    )
-    return [part for part in parts if part]
+        for element in value.split(',')
+        if (part := element.strip(' \t'))
+    ]
 
 
 def has_token(fields: Fields, name: str, token: str) -> bool:
-    # Only ASCII has case here: the lower case of U+212A is a k.
-    return any(
-        part.isascii() and part.lower() == token for part in header_tokens(fields, name)
-    )
+    for value in header_values(fields, name):
+        for part in value.split(','):
+            # Only ASCII has case here: the lower case of U+212A is a k.
+            if part.strip(' \t').lower() == token and part.isascii():
+                return True
+    return False
 
 
 def _joined(fields: Fields, name: str) -> str:
@@ -261,21 +317,21 @@ def _joined(fields: Fields, name: str) -> str:
     return ','.join(header_values(fields, name))
 
 
-def _validate(
-    method: str, target: str, http_version: str, headers: Headers
-) -> UpgradeRequest:
-    """Check a request (RFC 6455 section 4.2.1), what makes it no upgrade first."""
+def _validate(method: str, http_version: str, fields: Fields) -> dict[str, Any]:
+    """Check a request (RFC 6455 section 4.2.1), what makes it no upgrade first.
+
+    :returns: what an ``UpgradeRequest`` has but target and headers.
+    """
     if method != 'GET':
         raise Rejected(
             405, 'A WebSocket is opened with the method GET.', [('Allow', 'GET')]
         )
-    if not re.fullmatch(r'HTTP/1\.[1-9]', http_version.upper()):
+    if http_version != 'HTTP/1.1' and _http_version.fullmatch(http_version.upper()) is None:
         raise Rejected(
             400,
             'A WebSocket needs HTTP/1.1; '
             'a proxy in between may be set to another version.',
         )
-    fields = index_fields(headers)
     upgrade = has_token(fields, 'upgrade', 'websocket')
     if not upgrade or not has_token(fields, 'connection', 'upgrade'):
         raise Rejected(
@@ -283,21 +339,19 @@ def _validate(
             'This is a WebSocket: connect with a WebSocket client (ws:// or wss://). '
             'A proxy in between must pass on the headers Upgrade and Connection.',
         )
-    length = header_values(fields, 'content-length')
-    if header_values(fields, 'transfer-encoding') or any(
-        set(value) != {'0'} for value in length
+    lengths = header_values(fields, 'content-length')
+    if 'transfer-encoding' in fields or (
+        lengths and any(set(length) != {'0'} for length in lengths)
     ):
         raise Rejected(400, 'A WebSocket request has no body.')
     _check_version(fields)
-    return UpgradeRequest(
-        subprotocols=_offered_subprotocols(fields),
-        extensions=header_values(fields, 'sec-websocket-extensions'),
-        origin=_checked_origin(fields),
-        host=_checked_host(fields),
-        target=target,
-        key=_checked_key(fields),
-        headers=headers,
-    )
+    return {
+        'subprotocols': _offered_subprotocols(fields),
+        'extensions': header_values(fields, 'sec-websocket-extensions'),
+        'origin': _checked_origin(fields),
+        'host': _checked_host(fields),
+        'key': _checked_key(fields),
+    }
 
 
 def _checked_origin(fields: Fields) -> str | None:
@@ -326,17 +380,15 @@ def _check_version(fields: Fields) -> None:
 
 def _checked_key(fields: Fields) -> str:
     key = _joined(fields, 'sec-websocket-key')
-    try:
-        nonce = base64.b64decode(key, validate=True)
-    except ValueError:
-        nonce = b''
-    if len(nonce) != 16 or len(key) != 24:
+    if _key.fullmatch(key) is None:
         raise Rejected(400, 'Send one header Sec-WebSocket-Key: 16 bytes in base64.')
     return key
 
 
 def _offered_subprotocols(fields: Fields) -> list[str]:
     offered = header_tokens(fields, 'sec-websocket-protocol')
+    if not offered:
+        return offered
     if any(_token.fullmatch(name) is None for name in offered):
         raise Rejected(
             400, 'The header Sec-WebSocket-Protocol is not a list of tokens.'
@@ -486,7 +538,15 @@ def choose_subprotocol(offered: Iterable[str], supported: Iterable[str]) -> str 
     :param supported: ours, in any order.
     """
     ours = set(supported)
+    if not ours:
+        return None
     return next((name for name in offered if name in ours), None)
+
+
+_OPENING = (
+    'HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n'
+    'Connection: Upgrade\r\nSec-WebSocket-Accept: '
+)
 
 
 def accept_response(
@@ -505,11 +565,7 @@ def accept_response(
         have to fail the connection), or a header isn't valid.
     :raises TypeError: ``headers`` has a wrong type.
     """
-    fields = [
-        ('Upgrade', 'websocket'),
-        ('Connection', 'Upgrade'),
-        ('Sec-WebSocket-Accept', accept_token(request.key)),
-    ]
+    fields: Headers = []
     if subprotocol is not None:
         if subprotocol not in request.subprotocols:
             raise ValueError(
@@ -518,9 +574,7 @@ def accept_response(
         fields.append(('Sec-WebSocket-Protocol', subprotocol))
     if extensions is not None:
         fields.append(('Sec-WebSocket-Extensions', extensions))
-    return _head(
-        'HTTP/1.1 101 Switching Protocols', fields + normalize_headers(headers)
-    )
+    return _head(_OPENING + accept_token(request.key), fields + normalize_headers(headers))
 
 
 def rejection_response(rejected: Rejected) -> bytes:
@@ -546,8 +600,9 @@ def rejection_response(rejected: Rejected) -> bytes:
     )
 
 
-def _head(first_line: str, fields: Headers) -> bytes:
-    lines = [first_line, *(f'{name}: {value}' for name, value in fields)]
+def _head(beginning: str, fields: Headers) -> bytes:
+    """The head of a response, out of its first lines and the fields behind them."""
+    lines = [f'{name}: {value}' for name, value in fields]
     if any('\r' in line or '\n' in line or '\0' in line for line in lines):
         raise ValueError('a header has a line break or a NUL in it')
-    return '\r\n'.join([*lines, '', '']).encode('latin-1')
+    return '\r\n'.join([beginning, *lines, '', '']).encode('latin-1')

@@ -156,10 +156,13 @@ def _husk_class(kind: Any, refuse_select: bool) -> type:
 class _Inner:
     """In place of the C socket inside a gevent one, which pywsgi reaches for."""
 
-    __slots__ = ('_tcp',)
+    __slots__ = ('_tcp', 'family', 'fileno', 'proto', 'type')
 
     def __init__(self, tcp: Any) -> None:
         self._tcp = tcp
+        # What gevent asks for when it closes the socket.
+        self.family, self.type, self.proto = tcp.family, tcp.type, tcp.proto
+        self.fileno = tcp.fileno
 
     def recv(self, *_: Any) -> bytes:
         return b''
@@ -185,10 +188,10 @@ def make_husk(sock: Any, on_host: OnHost, refuse_select: bool = False) -> None:
     kind: Any = type(sock)
     with suppress(TypeError):
         sock.__class__ = _husk_class(kind, refuse_select)
-        # eventlet copies methods into the object, where they hide the class's.
-        attributes = getattr(sock, '__dict__', {})
-        for name in _HUSK:
-            attributes.pop(name, None)
+        if kind.__dictoffset__:
+            # eventlet copies methods into the object, where they hide the class's.
+            for name in _HUSK:
+                sock.__dict__.pop(name, None)
         inner = getattr(sock, '_sock', None)
         if inner is not None and inner is not sock:  # eventlet's is itself
             sock._sock = _Inner(inner)

@@ -106,11 +106,9 @@ class Options:
         for name in others:
             if name not in cls.__dataclass_fields__:
                 raise TypeError(f'{owner}() got an unexpected keyword argument {name!r}')
-        arguments = (receive_bytes, ping_interval, max_message_size, *others.items())
         try:
             # A server's connections have the same: one object, checked once.
-            # (By type too: True is 1, and no number of seconds.)
-            return _checked(arguments, tuple(map(type, (*arguments[:3], *others.values()))))
+            return _checked(receive_bytes, ping_interval, max_message_size, **others)
         except TypeError:  # not hashable, or wrong
             return cls(receive_bytes, ping_interval, max_message_size, **others)
 
@@ -140,6 +138,6 @@ class Options:
         )
 
 
-@lru_cache(maxsize=64)
-def _checked(arguments: tuple[Any, ...], types: tuple[type, ...]) -> Options:
-    return Options(*arguments[:3], **dict(arguments[3:]))
+@lru_cache(maxsize=64, typed=True)  # True is 1, and no number of seconds
+def _checked(*arguments: Any, **others: Any) -> Options:
+    return Options(*arguments, **others)

@@ -181,6 +181,8 @@ class Base(Connection):
     def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
         """Close: with 1000, after an exception with 1011, on the way out of
         the program (Ctrl-C, a killed greenlet) with 1001."""
+        if self._open_link.protocol.state > ENDING:
+            return  # as nearly always, since it was the peer that ended it
         with suppress(ConnectionClosed):
             # An exception must not wait for a peer's answer.
             self._close(exit_code(kind), None, wait=kind is None)

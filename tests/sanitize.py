@@ -2,9 +2,9 @@
 
     python tests/sanitize.py [--seconds 20] [--seed 1]
 
-It runs the tests of the codec and of the pump, everything that `make fuzz` starts from or has found
-(the committed inputs, and those that lie in .build/fuzz/corpus/), and then a
-fuzzer of its own.
+It runs the tests of the codec and of the pump, everything that `make fuzz`
+starts from or has found (the committed inputs, and those that lie in
+.build/fuzz/corpus/), and then a fuzzer of its own.
 
 The build lies in .build/sanitize/ and is of no use to anything else. Python's
 own allocator is off, so that every object of a payload or a frame is seen by

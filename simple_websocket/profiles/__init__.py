@@ -126,12 +126,12 @@ def get_profile(name: str) -> Profile:
         raise ValueError(
             f'profile must be one of {", ".join(_BY_NAME)} or a Profile, not {name!r}'
         )
-    return _built_in(name, _patched())
+    # What the standard library's own classes are depends on the patching.
+    return _built_in(name, _patched() if name == 'threads' else None)
 
 
 @cache
 def _built_in(name: str, patched: str | None) -> Profile:
-    # What the standard library's own classes are depends on the patching.
     return _BY_NAME[name]()
 
 
@@ -161,9 +161,9 @@ def resolve(
             )
             if value is not None
         }
-    for name, value in injected.items():
-        if not callable(value):
-            raise TypeError(f'{name} must be a class, not {value!r}')
+        for name, value in injected.items():
+            if not callable(value):
+                raise TypeError(f'{name} must be a class, not {value!r}')
     if profile is not None and not isinstance(profile, (str, Profile)):
         raise TypeError(f'profile must be a name or a Profile, not {profile!r}')
     if isinstance(profile, Profile):

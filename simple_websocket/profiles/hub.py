@@ -32,7 +32,7 @@ from ..errors import ConnectionClosed, SimpleWebsocketError
 from ..inbox import Message
 from ..protocol import ENDED, ENDING, Protocol
 from .link import TURN, Link, Payload
-from .originals import original
+from .originals import builtin, original
 from .pump import END, take
 from .wire import Wire
 
@@ -63,7 +63,7 @@ class HubLink(Link):
     ) -> None:
         super().__init__(wire, protocol, now)
         self._hub = hub
-        self._get_ident: Callable[[], int] = original('threading', 'get_ident')
+        self._get_ident: Callable[[], int] = builtin('threading', 'get_ident')
         self._home = self._get_ident()
         self._receiver: Any = None
         self._senders: list[tuple[int, Any]] = []

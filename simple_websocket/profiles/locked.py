@@ -23,7 +23,7 @@ from typing import Any
 from ..errors import ConnectionClosed
 from ..protocol import ENDED, Protocol
 from .link import Link, Payload
-from .originals import original
+from .originals import builtin
 from .wire import Wire
 
 
@@ -34,7 +34,7 @@ class LockedLink(Link):
 
     def __init__(self, wire: Wire, protocol: Protocol, now: Callable[[], float]) -> None:
         super().__init__(wire, protocol, now)
-        self._lock = original('_thread', 'RLock')()
+        self._lock = builtin('_thread', 'RLock')()
         self._waiting = 0
         self._receiving = False
         self._lost = False  #: TCP takes nothing more, and the receiver will see why
@@ -105,7 +105,7 @@ class LockedLink(Link):
 
     def _orphan(self) -> None:
         # A thread that the child does not have may have held it.
-        self._lock = original('_thread', 'RLock')()
+        self._lock = builtin('_thread', 'RLock')()
         self._inside = False
         super()._orphan()
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import importlib
 import sys
 from contextlib import suppress
+from functools import cache
 from typing import Any
 
 
@@ -29,7 +30,14 @@ def original(module: str, name: str) -> Any:
     patcher = sys.modules.get('eventlet.patcher')
     if patcher is not None and any(map(patcher.is_monkey_patched, ('thread', 'select', 'socket'))):
         return getattr(patcher.original(module), name)
-    return getattr(importlib.import_module(module), name)
+    return getattr(sys.modules.get(module) or importlib.import_module(module), name)
+
+
+@cache
+def builtin(module: str, name: str) -> Any:
+    """``original`` of a function in C, looked up once: patching puts another in
+    its place, but of the function itself there is one."""
+    return original(module, name)
 
 
 class RealEvent:

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from .originals import original
+from .originals import builtin, original
 
 #: What makes one call of a blocking socket not wait.
 DONTWAIT: int = getattr(socket, 'MSG_DONTWAIT', 0)
@@ -41,10 +41,11 @@ def _tcp_of(sock: Any) -> Any:
     ``ssl.SSLSocket`` included, is its own.  What a patched eventlet's
     ``socketpair()`` gives has two of its layers.
     """
-    for name in ('fd', '_sock'):
-        inner = getattr(sock, name, None)
-        if inner is not None and hasattr(inner, 'detach'):
-            return _tcp_of(inner)
+    inner = getattr(sock, '_sock', None)
+    if inner is None or inner is sock:  # eventlet's has that name for itself
+        inner = getattr(sock, 'fd', None)
+    if inner is not None and hasattr(inner, 'detach'):
+        return _tcp_of(inner)
     return sock
 
 
@@ -102,12 +103,13 @@ class Wire:
 
     def __init__(self, sock: Any) -> None:
         self.sock = sock
-        self.tls = hasattr(sock, 'do_handshake')
+        # Asked of the class: a green socket looks for what it has not in others.
+        self.tls = hasattr(type(sock), 'do_handshake')
         self.fd: int = sock.fileno()
         self._tcp = tcp = _tcp_of(sock)
         self.read_shut = False
         #: A receiver is to poll: ``shutdown_read`` would end more than its wait.
-        self.polled = self.tls or tcp.family == getattr(socket, 'AF_UNIX', None)
+        self.polled = self.tls
         self._close = sock.close
         # An SSLSocket overrides the names; TCP's own are its base's.
         kind = _base_from('socket', tcp) if tcp is sock and self.tls else type(tcp)
@@ -129,10 +131,12 @@ class Wire:
         #: calls of ``raw_recv`` and ``raw_send`` himself; None where those are
         #: more than system calls.
         self.fileno = None if self.tls else plain_fileno(tcp)
-        with suppress(OSError):
+        try:
             # A message is written whole; waiting for a fuller packet only
-            # delays it.  (A Unix socket has no such option.)
+            # delays it.
             tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        except OSError:  # a Unix socket has no such option
+            self.polled = True
 
     def be_blocking(self) -> None:
         """Let ``raw_recv`` wait in the kernel (threads, without TLS)."""
@@ -228,6 +232,6 @@ class Wire:
         # A host's file objects on the socket keep it open beyond its close(),
         # and gevent's os.close() would put it off.
         # In one step of C: a signal handler in between would cost a descriptor.
-        close = original('os', 'close')
+        close = builtin('os', 'close')
         with suppress(OSError):  # -1: it is closed already
             any(map(close, map(self._tcp_detach, (self._tcp,))))
