@@ -54,8 +54,8 @@ UNFINISHED = WHERE / 'unfinished'
 
 MODULES = ('protocol', 'inbox', 'closure', 'deflate', 'handshake', 'client_handshake')
 TESTS = (
-    *('appetite', 'deflate', 'deflate_edges', 'handshake', 'handshake_edges', 'options'),
-    *('protocol', 'protocol_close', 'protocol_edges', 'protocol_keepalive'),
+    *('appetite', 'deflate', 'deflate_edges', 'direct', 'handshake', 'handshake_edges'),
+    *('options', 'protocol', 'protocol_close', 'protocol_edges', 'protocol_keepalive'),
     *('protocol_pair', 'protocol_queue', 'shared_frames', 'words'),
 )
 
