@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import time
+
 import pytest
 from support.lab import CODECS, ROLES
 
@@ -15,3 +18,18 @@ def codec(request):
 def client(request):
     """Whether the end under test is the client."""
     return request.param
+
+
+if 'MUTANT_UNDER_TEST' in os.environ:
+    import resource  # which not every system has
+
+    @pytest.fixture(autouse=True)
+    def a_mutant_that_goes_round_for_ever_is_ended():
+        """See tests/mutation.py: no clock on the wall, as the machine may be busy."""
+        soft, hard = resource.getrlimit(resource.RLIMIT_CPU)
+        limit = int(time.process_time()) + 20  # several times what the longest takes
+        if hard != resource.RLIM_INFINITY:
+            limit = min(limit, hard)
+        resource.setrlimit(resource.RLIMIT_CPU, (limit, hard))
+        yield
+        resource.setrlimit(resource.RLIMIT_CPU, (soft, hard))

@@ -32,6 +32,12 @@ def test_after_a_read_of_tiny_frames_less_is_read(end, frame):
         assert end.protocol.appetite == pytest.approx(MANY_FRAMES * size, rel=0.01)
 
 
+def test_a_tiny_frame_that_comes_alone_counts_like_many(end):
+    fill(end, Frame(PING, b'x' * 60), MAX_APPETITE)
+    size = fill(end, Frame(PING), 1)
+    assert end.protocol.appetite == MANY_FRAMES * size
+
+
 def test_fragments_count_too(end):
     end.say(Frame(TEXT, b'a', fin=False))
     size = fill(end, Frame(CONTINUATION, b'b', fin=False), MAX_APPETITE)

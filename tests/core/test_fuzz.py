@@ -71,7 +71,7 @@ def test_the_protocol_target_sees_a_frame_behind_the_close(monkeypatch):
     class Talkative(target.Protocol):
         def _finish_ending(self):
             super()._finish_ending()
-            self.out.append(target.frame(10, b'', self._client))
+            self.out.append(target.frame(10, b'', self.client))
 
     broken(monkeypatch, 'fuzz.targets.protocol', 'Protocol', Talkative)
     with pytest.raises(AssertionError, match='behind the Close'):

@@ -13,6 +13,7 @@ from simple_websocket.client_handshake import (
 from simple_websocket.closure import close_payload
 from simple_websocket.deflate import (
     Deflate,
+    ExtensionSyntaxError,
     InflateError,
     InflateTooBig,
     PerMessageDeflate,
@@ -121,8 +122,8 @@ def test_a_header_of_extensions_says_where_it_is_wrong(value, words):
 
 
 def test_an_empty_list_of_extensions_is_no_answer():
-    with pytest.raises(Exception, match='an empty list of extensions'):
-        accept_offer(Deflate(), [' , '])
+    words = raised(ExtensionSyntaxError, accept_offer, Deflate(), [' , '])
+    assert words == 'the server answered an empty list of extensions'
 
 
 @pytest.mark.parametrize(
