@@ -6,11 +6,13 @@ import _thread
 import functools
 import itertools
 import signal
+import threading
 
 import pytest
-from support.peer import TEXT, accepted
+from support.peer import BINARY, TEXT, accepted
 
-from simple_websocket import ConnectionClosed
+from simple_websocket import ConnectionClosed, broadcast
+from simple_websocket.protocol import Protocol
 
 pytestmark = pytest.mark.only('default-codec')
 
@@ -72,3 +74,160 @@ def test_an_interrupt_that_comes_with_a_message_does_not_lose_it(world, calls): 
     peer.send((TEXT, b'and on'))
     assert ws.receive(5) == 'and on'
     ws._link.abandon()
+
+
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+
+def is_failed(ws, peer, code=1006):
+    """It ended without a Close."""
+    for call in (ws.receive, lambda: ws.send('again')):
+        with pytest.raises(ConnectionClosed) as closed:
+            call()
+        assert closed.value.reason == code
+    peer.expect_eof()
+
+
+@pytest.mark.parametrize('call', ['send', 'broadcast', 'close'])
+def test_an_interrupt_in_a_write_fails_the_connection(world, classes, call):
+    """Nobody knows how much of the frame is out."""
+    ws, peer = accepted(world, compression=None, **classes)
+    ws._link.wire.raw_send = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        if call == 'close':
+            ws.close(4000)
+        elif call == 'send':
+            ws.send('hello')
+        else:
+            broadcast([ws], 'hello')
+    is_failed(ws, peer, 4000 if call == 'close' else 1006)
+
+
+@pytest.mark.parametrize('method', ['frame', 'shared_frame', 'close'])
+def test_an_interrupt_in_any_other_step_does_so_too(world, classes, method, monkeypatch):
+    ws, peer = accepted(world, compression=None, **classes)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Protocol, method, interrupt)
+        if method == 'close':
+            ws.close()
+        elif method == 'frame':
+            ws.send('hello')
+        else:
+            broadcast([ws], 'hello')
+    is_failed(ws, peer)
+
+
+def test_an_interrupt_while_a_message_is_handed_out_does_so_too(world, classes, monkeypatch):
+    ws, peer = accepted(world, compression=None, **classes)
+    take = Protocol.take
+
+    def interrupted(self):
+        message = take(self)
+        if message is not None:
+            raise KeyboardInterrupt
+        return message
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Protocol, 'take', interrupted)
+        peer.send((TEXT, b'one'), (TEXT, b'two'))
+        with pytest.raises(KeyboardInterrupt):
+            ws.receive(5)
+    assert not ws.connected and ws.close_reason == 1006
+    assert ws.receive(0) == 'two'  # which had come before it failed
+    is_failed(ws, peer)
+
+
+def test_an_interrupt_right_behind_the_last_byte_does_no_harm(world, classes, monkeypatch):
+    ws, peer = accepted(world, compression=None, **classes)
+    link = type(ws._link)
+    name = '_pause' if world.green and not classes else '_help_out'
+    real = getattr(link, name)
+
+    def interrupted(self, *arguments):
+        given = real(self, *arguments)
+        if not self._unsent:
+            raise KeyboardInterrupt
+        return given
+
+    reading = world.spawn(peer.read)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(link, name, interrupted)
+        ws.send(b'x' * 16_000_000)
+    assert reading.join() == (BINARY, b'x' * 16_000_000)
+    ws.send('and on')
+    peer.expect(TEXT, b'and on')
+    ws._link.abandon()
+
+
+class Lock:
+    """A link's lock, at which Ctrl-C comes once in the thread that made this:
+    just before it is taken, or just behind it."""
+
+    def __init__(self, lock):
+        self._lock = lock
+        self._home = threading.get_ident()
+        self.before = self.behind = False
+
+    def __getattr__(self, name):
+        return getattr(self._lock, name)
+
+    def __enter__(self):
+        if self.before and threading.get_ident() == self._home:
+            self.before = False
+            raise KeyboardInterrupt
+        return self._lock.__enter__()
+
+    def __exit__(self, *error):
+        self._lock.__exit__(*error)
+        if self.behind and threading.get_ident() == self._home:
+            self.behind = False
+            raise KeyboardInterrupt
+
+
+@pytest.mark.only('threads')
+def test_an_interrupt_behind_the_read_of_a_message_does_not_lose_it(world, monkeypatch):
+    ws, peer = accepted(world)
+    link = ws._link
+    link._lock = lock = Lock(link._lock)
+    deliver = Protocol.deliver
+
+    def delivered(self, data):
+        lock.behind = True
+        return deliver(self, data)
+
+    def send():
+        world.settles_to(lambda: link._blocked, True)
+        peer.send((TEXT, b'one'))
+
+    task = world.spawn(send)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Protocol, 'deliver', delivered)
+        ws.receive()
+    task.join()
+    assert ws.receive(5) == 'one'
+    peer.send((TEXT, b'two'))
+    assert ws.receive(5) == 'two'
+    ws._link.abandon()
+
+
+@pytest.mark.only('threads')
+def test_an_interrupt_on_the_way_out_of_a_wait_leaves_nobody_counted_in_it(world):
+    ws, peer = accepted(world, compression=None)
+    link = ws._link
+    link._lock = lock = Lock(link._lock)
+
+    def read():
+        world.settles_to(lambda: link._waiting, 1)
+        lock.before = True
+        peer.read()
+
+    reading = world.spawn(read)
+    with pytest.raises(KeyboardInterrupt):
+        ws.send(b'x' * 16_000_000)
+    with pytest.raises(EOFError):
+        reading.join()
+    assert link._waiting == 0 and link.finished
+    with pytest.raises(ConnectionClosed) as closed:
+        ws.receive()
+    assert closed.value.reason == 1006
