@@ -9,9 +9,10 @@ import signal
 import threading
 
 import pytest
-from support.peer import BINARY, TEXT, accepted
+from support.peer import BINARY, TEXT, Peer, accepted, environ_for, tcp_pair
 
-from simple_websocket import ConnectionClosed, broadcast
+from simple_websocket import ConnectionClosed, Server, broadcast
+from simple_websocket.profiles import threads
 from simple_websocket.protocol import Protocol
 
 pytestmark = pytest.mark.only('default-codec')
@@ -212,22 +213,52 @@ def test_an_interrupt_behind_the_read_of_a_message_does_not_lose_it(world, monke
 
 
 @pytest.mark.only('threads')
-def test_an_interrupt_on_the_way_out_of_a_wait_leaves_nobody_counted_in_it(world):
+def test_an_interrupt_on_the_way_out_of_a_wait_leaves_nobody_counted_in_it(world, monkeypatch):
     ws, peer = accepted(world, compression=None)
     link = ws._link
     link._lock = lock = Lock(link._lock)
 
-    def read():
-        world.settles_to(lambda: link._waiting, 1)
+    def wait_for(*_):
+        assert link._waiting == 1
         lock.before = True
-        peer.read()
 
-    reading = world.spawn(read)
-    with pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(threads, 'wait_for', wait_for)
         ws.send(b'x' * 16_000_000)
-    with pytest.raises(EOFError):
-        reading.join()
     assert link._waiting == 0 and link.finished
     with pytest.raises(ConnectionClosed) as closed:
         ws.receive()
     assert closed.value.reason == 1006
+    with pytest.raises(EOFError):
+        peer.read()
+
+
+@pytest.mark.only('green')
+def test_an_interrupt_in_the_hub_fails_the_connection(world, monkeypatch):
+    ws, peer = accepted(world)
+    receiving = world.spawn(lambda: pytest.raises(ConnectionClosed, ws.receive).value.reason)
+    world.wait_until(lambda: ws._link._receiver is not None)
+    peer.send((TEXT, b'lost'))
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Protocol, 'deliver', interrupt)
+        ws._link._on_readable()  # as the hub would call it
+    ws.event.set()
+    assert receiving.join() == 1006
+    is_failed(ws, peer)
+
+
+@pytest.mark.only('green')
+@pytest.mark.parametrize('what', ['reading', 'writing'])
+def test_an_interrupt_before_the_hub_watches_leaves_nothing_to_stop(world, monkeypatch, what):
+    link = type(accepted(world)[0]._link)
+    theirs, ours = tcp_pair(world)
+    with monkeypatch.context() as patch:
+        patch.setattr(link, f'_start_{what}', interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            ws = Server.accept(environ_for(ours), compression=None)
+            ws.send(b'x' * 16_000_000)
+    assert ours.fileno() == -1
+    with pytest.raises((EOFError, ConnectionResetError)):
+        peer = Peer(theirs, client=True)
+        peer.head()
+        peer.read()

@@ -73,7 +73,7 @@ def test_what_it_sends_in_the_middle_of_a_read_is_sent(world, classes, say, monk
 
     monkeypatch.setattr(Protocol, 'deliver', lambda *args: interrupted(*args, deliver))
     monkeypatch.setattr(Protocol, 'feed', lambda *args: interrupted(*args, feed))
-    receiving = world.spawn(ws.receive, 5)
+    receiving = world.spawn(ws.receive)
     world.sleep(0.02)  # for it to be waiting
     peer.send((TEXT, b'hello'))
     peer.expect(TEXT, b'from the handler')
