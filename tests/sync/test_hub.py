@@ -6,7 +6,7 @@ import pytest
 from support.peer import BINARY, TEXT, accepted
 from support.points import call_soon
 
-from simple_websocket import ConnectionClosed, broadcast
+from simple_websocket import ConnectionClosed, broadcast, get_profile
 from simple_websocket.profiles.link import TURN
 
 pytestmark = [pytest.mark.only('green'), pytest.mark.only('default-codec')]
@@ -125,3 +125,91 @@ def test_a_reader_that_is_killed_fails_the_connection(world):
     ws.thread.kill()
     assert receiving.join() == 1006
     peer.expect_eof()
+
+
+def test_who_is_killed_by_another_that_waited_for_the_end_is_not_resumed(world):
+    """Anything may have changed behind each switch."""
+    import greenlet
+
+    ws, peer = accepted(world)
+    order = []
+
+    def first():
+        ws.thread.join()
+        order.append('first')
+        call_soon(world, greenlet.getcurrent().switch)
+        tasks[1].greenlet.throw(greenlet.GreenletExit)
+
+    tasks = [world.spawn(first), world.spawn(ws.thread.join)]
+    world.wait_until(lambda: len(ws._link._closers) == 2)
+    peer.send(peer.close_frame(1000))
+    with pytest.raises(ConnectionClosed):
+        ws.receive()
+    peer.close()
+    for task in tasks:
+        task.join()
+    assert order == ['first'] and tasks[1].killed and ws._link._closers == []
+
+
+@pytest.mark.only('eventlet')
+def test_the_profile_of_eventlet_has_a_thread_and_an_event(world):
+    """As the standard library's, which eventlet's own are not everywhere."""
+    profile = get_profile('eventlet')
+    event, started = profile.event_class(), profile.event_class()
+
+    def run():
+        started.set()
+        event.wait()
+
+    thread = profile.thread_class(target=run)
+    thread.start()
+    assert started.wait(5)
+    thread.join(0.01)
+    assert not event.is_set() and not event.wait(0.01)
+    event.set()
+    event.set()
+    thread.join(5)
+    assert event.is_set() and event.wait()
+    event.clear()
+    event.clear()
+    assert not event.is_set()
+
+
+@pytest.mark.only('eventlet')
+def test_calls_of_other_os_threads_are_carried_however_many_there_are(world):
+    """More than wake-ups fit into the socket that tells the hub of them."""
+    from simple_websocket.profiles.eventlet import _Mailbox
+
+    ws, peer = accepted(world)
+    box = ws._link._mailbox
+    assert _Mailbox.of(ws._link._hub, id(ws._link)) is box
+    done = []
+    with pytest.raises(BlockingIOError):
+        while True:
+            box._in.send(b'\0' * 4096)
+    world.real_thread(ws.send, 'from afar').join()
+    for number in range(3):
+        box.post(lambda number=number: done.append(number))
+    world.wait_until(lambda: done == [0, 1, 2])
+    peer.expect(TEXT, b'from afar')
+    ws._link.abandon()
+
+
+@pytest.mark.only('eventlet')
+def test_what_was_posted_when_the_last_connection_went_is_done_all_the_same(world):
+    from simple_websocket.profiles.eventlet import _Mailbox
+
+    ws, _ = accepted(world)
+    box, hub, user = ws._link._mailbox, ws._link._hub, id(ws._link)
+    world.wait_until(lambda: box._users == {user})
+    done = []
+    box.post(lambda: done.append(True))
+    ws._link.give_up()
+    world.wait_until(lambda: done)
+    another, peer = accepted(world)
+    assert _Mailbox._boxes[hub] is another._link._mailbox is not box
+    box.drop(user)  # an end that was interrupted is begun again
+    assert _Mailbox._boxes[hub] is another._link._mailbox
+    world.real_thread(another.send, 'from afar').join()
+    peer.expect(TEXT, b'from afar')
+    another._link.abandon()

@@ -81,6 +81,18 @@ def interrupt(*_):
     raise KeyboardInterrupt
 
 
+@pytest.mark.only('threads')
+def test_an_interrupt_in_the_kernel_loses_nothing(world):  # invariant 3
+    ws, peer = accepted(world)
+    real, ws._link.wire.raw_recv = ws._link.wire.raw_recv, interrupt
+    with pytest.raises(KeyboardInterrupt):
+        ws.receive()
+    ws._link.wire.raw_recv = real
+    peer.send((TEXT, b'still here'))
+    assert ws.receive(5) == 'still here'
+    ws._link.abandon()
+
+
 def is_failed(ws, peer, code=1006):
     """It ended without a Close."""
     for call in (ws.receive, lambda: ws.send('again')):
