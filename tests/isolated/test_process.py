@@ -208,6 +208,8 @@ def test_a_forked_child_leaves_the_connection_alone(profile):  # D5
             peer.expect_close(1000)
             peer.send(peer.close_frame(1000))
             done.set()
+        ended = Client.connect(start(lambda peer: peer.expect_eof()), profile={profile!r})
+        ended._link.give_up()
         ws = Client.connect(start(then), profile={profile!r})
         child = os.fork()
         if child == 0:

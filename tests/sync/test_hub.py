@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from support.peer import BINARY, TEXT, accepted
 from support.points import call_soon
+from sync.test_corners import fill
 
 from simple_websocket import ConnectionClosed, broadcast, get_profile
 from simple_websocket.profiles.link import TURN
@@ -184,13 +185,11 @@ def test_calls_of_other_os_threads_are_carried_however_many_there_are(world):
     box = ws._link._mailbox
     assert _Mailbox.of(ws._link._hub, id(ws._link)) is box
     done = []
-    with pytest.raises(BlockingIOError):
-        while True:
-            box._in.send(b'\0' * 4096)
-    world.real_thread(ws.send, 'from afar').join()
+    fill(box._in)
     for number in range(3):
         box.post(lambda number=number: done.append(number))
     world.wait_until(lambda: done == [0, 1, 2])
+    world.real_thread(ws.send, 'from afar').join()
     peer.expect(TEXT, b'from afar')
     ws._link.abandon()
 
@@ -213,3 +212,19 @@ def test_what_was_posted_when_the_last_connection_went_is_done_all_the_same(worl
     world.real_thread(another.send, 'from afar').join()
     peer.expect(TEXT, b'from afar')
     another._link.abandon()
+
+
+@pytest.mark.only('eventlet')
+def test_who_takes_the_number_of_the_mailbox_harms_no_connection(world):
+    """Somebody has closed a descriptor that was not his, and it is in use again."""
+    from eventlet import hubs
+
+    ws, peer = accepted(world)
+    hubs.notify_opened(ws._link._mailbox._out.fileno())
+    world.sleep(0.01)  # the hub tells the old listener
+    peer.send((TEXT, b'hello'))
+    assert ws.receive(5) == 'hello'
+    ws.send('there')
+    peer.expect(TEXT, b'there')
+    ws._link.give_up()
+    peer.expect_eof()
