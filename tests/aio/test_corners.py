@@ -14,7 +14,7 @@ from aio.peer import HEADERS, Peer, end, listening, tcp_pair, until
 from aio.test_aiohttp import application, raw
 from aio.test_asgi import Script, text
 from aiohttp import web
-from support.peer import TEXT, switching
+from support.peer import BINARY, TEXT, switching
 from websockets.asyncio.client import connect
 
 from simple_websocket import AioClient, AioServer, ConnectionClosed, ConnectionError
@@ -300,6 +300,24 @@ class TestCancelled:
                 await asyncio.wait_for(task, 5)
             assert ws.close_reason == 4000
             await peer.expect_close(4000)
+
+    async def test_behind_the_last_byte_of_a_message_it_does_no_harm(self, role):
+        async with end(role, compression=None) as (ws, peer):
+            link = ws._link
+            resume = link.resume_writing
+            sending = asyncio.ensure_future(ws.send(b'x' * 16_000_000))
+
+            def resume_and_cancel():
+                resume()
+                sending.cancel()
+
+            link.resume_writing = resume_and_cancel
+            await peer.expect(BINARY, b'x' * 16_000_000)
+            with pytest.raises(asyncio.CancelledError):
+                await sending
+            link.resume_writing = resume
+            await ws.send('and on')
+            await peer.expect(TEXT, b'and on')
 
 
 class TestTransport:
