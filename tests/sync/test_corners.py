@@ -269,6 +269,15 @@ def test_what_programs_for_1x_ask_of_event_and_thread_is_answered(world):
     assert ws.event.is_set()
 
 
+def test_to_wait_for_an_end_that_has_come_takes_no_time(world, classes):
+    theirs, ours = tcp_pair(world)
+    ws = Server.accept(environ_for(ours), **classes)
+    ws._link.give_up()
+    world.settles_to(lambda: ws._link.finished, True)
+    assert ws._link.join(0) and ws._link.join(None)
+    theirs.close()
+
+
 def test_an_environ_that_is_none_is_named():
     with pytest.raises(TypeError, match="environ must be the WSGI environ, not 'x'"):
         Server.accept('x')
