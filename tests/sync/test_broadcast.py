@@ -155,7 +155,7 @@ def test_who_turns_out_to_be_gone_is_closed(world, classes):
     def broken(*_):
         raise BrokenPipeError
 
-    gone._link.wire.raw_send = broken
+    gone._link.wire.raw_send, gone._link.wire.fileno = broken, None
     assert broadcast([gone, ws], 'news') == ([ws], [], [gone])
     assert gone.close_reason == 1006
     peer.expect(TEXT, b'news')

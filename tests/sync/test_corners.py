@@ -334,7 +334,7 @@ def test_what_came_before_the_connection_broke_is_received_however_much_it_is(
     def broken(*_):
         raise BrokenPipeError
 
-    ws._link.wire.raw_send = broken
+    ws._link.wire.raw_send, ws._link.wire.fileno = broken, None
     peer.send((TEXT, b'one'), (TEXT, b'two'))
     with pytest.raises(ConnectionClosed) as closed:
         ws.send('lost')

@@ -84,10 +84,12 @@ def interrupt(*_):
 @pytest.mark.only('threads')
 def test_an_interrupt_in_the_kernel_loses_nothing(world):  # invariant 3
     ws, peer = accepted(world)
-    real, ws._link.wire.raw_recv = ws._link.wire.raw_recv, interrupt
+    wire = ws._link.wire
+    real = wire.raw_recv
+    wire.raw_recv, wire.fileno = interrupt, None
     with pytest.raises(KeyboardInterrupt):
         ws.receive()
-    ws._link.wire.raw_recv = real
+    wire.raw_recv = real
     peer.send((TEXT, b'still here'))
     assert ws.receive(5) == 'still here'
     ws._link.abandon()
@@ -106,7 +108,7 @@ def is_failed(ws, peer, code=1006):
 def test_an_interrupt_in_a_write_fails_the_connection(world, classes, call):
     """Nobody knows how much of the frame is out."""
     ws, peer = accepted(world, compression=None, **classes)
-    ws._link.wire.raw_send = interrupt
+    ws._link.wire.raw_send, ws._link.wire.fileno = interrupt, None
     with pytest.raises(KeyboardInterrupt):
         if call == 'close':
             ws.close(4000)
@@ -122,6 +124,7 @@ def test_an_interrupt_in_any_other_step_does_so_too(world, classes, method, monk
     ws, peer = accepted(world, compression=None, **classes)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Protocol, method, interrupt)
+        ws._link.protocol.plain_below = 0  # nothing goes another way
         if method == 'close':
             ws.close()
         elif method == 'frame':
@@ -203,11 +206,11 @@ def test_an_interrupt_behind_the_read_of_a_message_does_not_lose_it(world, monke
     ws, peer = accepted(world)
     link = ws._link
     link._lock = lock = Lock(link._lock)
-    deliver = Protocol.deliver
+    real = type(link)._came
 
-    def delivered(self, data):
+    def came(self, what):
         lock.behind = True
-        return deliver(self, data)
+        return real(self, what)
 
     def send():
         world.settles_to(lambda: link._blocked, True)
@@ -215,7 +218,7 @@ def test_an_interrupt_behind_the_read_of_a_message_does_not_lose_it(world, monke
 
     task = world.spawn(send)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Protocol, 'deliver', delivered)
+        patch.setattr(type(link), '_came', came)
         ws.receive()
     task.join()
     assert ws.receive(5) == 'one'
@@ -250,9 +253,10 @@ def test_an_interrupt_in_the_hub_fails_the_connection(world, monkeypatch):
     ws, peer = accepted(world)
     receiving = world.spawn(lambda: pytest.raises(ConnectionClosed, ws.receive).value.reason)
     world.wait_until(lambda: ws._link._receiver is not None)
-    peer.send((TEXT, b'lost'))
+    peer.send((TEXT, b'lost'), (TEXT, b'too'))
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Protocol, 'deliver', interrupt)
+        for method in ('deliver', 'feed', 'take_in'):
+            patch.setattr(Protocol, method, interrupt)
         ws._link._on_readable()  # as the hub would call it
     ws.event.set()
     assert receiving.join() == 1006

@@ -25,7 +25,7 @@ def in_the_next_write(ws, handler):
         handler()
         return send(*arguments)
 
-    wire.raw_send = interrupted
+    wire.raw_send, wire.fileno = interrupted, None
 
 
 @pytest.fixture(params=['send', 'broadcast'])
@@ -64,19 +64,24 @@ def test_what_it_sends_goes_behind_an_answer_to_the_peer(world, classes, say):
 
 def test_what_it_sends_in_the_middle_of_a_read_is_sent(world, classes, say, monkeypatch):
     ws, peer = accepted(world, compression=None, **classes)
-    deliver, feed = Protocol.deliver, Protocol.feed
 
-    def interrupted(self, data, real):
-        monkeypatch.undo()
-        say(ws, 'from the handler')
-        return real(self, data)
+    def interrupted(method):
+        real = getattr(Protocol, method)
 
-    monkeypatch.setattr(Protocol, 'deliver', lambda *args: interrupted(*args, deliver))
-    monkeypatch.setattr(Protocol, 'feed', lambda *args: interrupted(*args, feed))
+        def run(self, data):
+            monkeypatch.undo()
+            say(ws, 'from the handler')
+            return real(self, data)
+
+        monkeypatch.setattr(Protocol, method, run)
+
+    for method in ('feed', 'take_in'):
+        interrupted(method)
     receiving = world.spawn(ws.receive)
     world.sleep(0.02)  # for it to be waiting
-    peer.send((TEXT, b'hello'))
-    peer.expect(TEXT, b'from the handler')
+    peer.send((PING, b'?'), (TEXT, b'hello'))
+    heard = [peer.read(), peer.read()]
+    assert sorted(heard) == [(TEXT, b'from the handler'), (PONG, b'?')]
     assert receiving.join() == 'hello'
     ws._link.abandon()
 

@@ -156,7 +156,7 @@ def test_a_broken_connection_is_told_to_sender_and_receiver(world, call):
     def broken(*_):
         raise BrokenPipeError
 
-    ws._link.wire.raw_send = broken
+    ws._link.wire.raw_send, ws._link.wire.fileno = broken, None
     if call == 'send':
         with pytest.raises(ConnectionClosed) as closed:
             ws.send('lost')
@@ -192,24 +192,3 @@ def test_what_follows_our_close_is_read_however_much_it_is(world, monkeypatch):
     closing.join()
     assert task.join() == 4000
     peer.expect_eof()
-
-
-def test_behind_a_large_message_little_is_asked_for_again(world):
-    """What waits in the kernel for the next message is held in memory."""
-    ws, peer = accepted(world, compression=None)
-    wire = ws._link.wire
-    real, sizes = wire.raw_recv, []
-
-    def noted(size, *flags):
-        if not flags:  # else it doesn't wait, and holds nothing
-            sizes.append(size)
-        return real(size, *flags)
-
-    wire.raw_recv = noted
-    for size in (50_000, *[10] * 40):
-        task = world.spawn(ws.receive)
-        world.wait_until(lambda: ws._link._blocked)
-        peer.send((BINARY, bytes(size)))
-        assert task.join() == bytes(size)
-    assert sizes[0] == sizes[-1] < 1024 < max(sizes)
-    ws._link.abandon()
