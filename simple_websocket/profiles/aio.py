@@ -230,10 +230,6 @@ class AioLink(Link, asyncio.Protocol):
             if not waiter.done() and ready():
                 waiter.set_result(None)
 
-    def wake(self) -> None:
-        if self._receiver is not None:
-            _finish(self._receiver)
-
     def abandon(self) -> None:
         with suppress(RuntimeError):  # the loop is closed; so is the transport soon
             self._loop.call_soon_threadsafe(self.give_up)

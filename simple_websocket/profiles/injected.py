@@ -222,9 +222,6 @@ class InjectedLink(LockedLink):
         if protocol.out or protocol.dirty:
             self._after()
 
-    def wake(self) -> None:
-        self.event.set()
-
     # -- waiting ----------------------------------------------------------
 
     def _is_foreign(self) -> bool:

@@ -244,5 +244,5 @@ class Watchman:
         cls._birth = original('threading', 'Lock')()
 
 
-if hasattr(os, 'register_at_fork'):
+if hasattr(os, 'register_at_fork'):  # pragma: no branch (Windows has no fork)
     os.register_at_fork(after_in_child=Watchman.forget)

@@ -195,9 +195,9 @@ class Wire:
             self._tcp_shutdown(self._tcp, socket.SHUT_RD)
 
     def ended(self) -> bool:
-        """Whether an empty read means that the peer's half has ended."""
-        if not self.read_shut:
-            return True
+        """Whether an empty read means that the peer's half has ended.
+
+        Only asked behind ``shutdown_read``: before that it always does."""
         try:
             info = self._tcp.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, 1)
             return info[0] not in _TCP_PEER_OPEN

@@ -10,7 +10,10 @@ import logging
 
 import pytest
 
-LIMIT = 20
+
+def limit(config):
+    """Seconds that a test may take: less than pytest gives it, to say more."""
+    return float(config.getini('timeout')) / 3
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -21,7 +24,7 @@ def pytest_pyfunc_call(pyfuncitem):
     arguments = {name: pyfuncitem.funcargs[name] for name in names}
 
     async def main():
-        await asyncio.wait_for(pyfuncitem.obj(**arguments), LIMIT)
+        await asyncio.wait_for(pyfuncitem.obj(**arguments), limit(pyfuncitem.config))
         left = asyncio.all_tasks() - {asyncio.current_task()}
         if left:  # those of a server may need a few steps
             _, left = await asyncio.wait(left, timeout=2)

@@ -10,11 +10,11 @@ import ssl
 import struct
 
 import pytest
-from aio.peer import HEADERS, Peer, listening, tcp_pair, until
+from aio.peer import HEADERS, Peer, end, listening, tcp_pair, until
 from aio.test_aiohttp import application, raw
 from aio.test_asgi import Script, text
 from aiohttp import web
-from support.peer import TEXT, switching
+from support.peer import BINARY, TEXT, switching
 from websockets.asyncio.client import connect
 
 from simple_websocket import AioClient, AioServer, ConnectionClosed, ConnectionError
@@ -259,3 +259,84 @@ class TestAiohttp:
                 await there.send('x')
             await until(lambda: seen == ['x'])
             await until(lambda: not app.runner.server.connections)
+
+
+class TestCancelled:
+    """A task that is cancelled says goodbye, and waits for nobody."""
+
+    async def test_in_a_block_it_does_not_wait_for_the_peers_answer(self, role):
+        async with end(role, close_timeout=10) as (ws, peer):
+            entered = asyncio.Event()
+
+            async def handler():
+                async with ws:
+                    entered.set()
+                    await asyncio.Event().wait()
+
+            task = asyncio.ensure_future(handler())
+            await entered.wait()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await asyncio.wait_for(task, 5)
+            assert not ws.connected and ws.close_reason == 1001
+            await peer.expect_close(1001)
+
+    async def test_in_a_block_whose_connection_is_closed_it_has_nothing_to_say(self, role):
+        async with end(role, close_timeout=10) as (ws, peer):
+            closed = asyncio.Event()
+
+            async def handler():
+                async with ws:
+                    with pytest.raises(ConnectionClosed):
+                        await ws.receive()
+                    closed.set()
+                    await asyncio.Event().wait()
+
+            task = asyncio.ensure_future(handler())
+            await peer.send(peer.close_frame(4000))
+            await closed.wait()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await asyncio.wait_for(task, 5)
+            assert ws.close_reason == 4000
+            await peer.expect_close(4000)
+
+    async def test_behind_the_last_byte_of_a_message_it_does_no_harm(self, role):
+        async with end(role, compression=None) as (ws, peer):
+            link = ws._link
+            resume = link.resume_writing
+            sending = asyncio.ensure_future(ws.send(b'x' * 16_000_000))
+
+            def resume_and_cancel():
+                resume()
+                sending.cancel()
+
+            link.resume_writing = resume_and_cancel
+            await peer.expect(BINARY, b'x' * 16_000_000)
+            with pytest.raises(asyncio.CancelledError):
+                await sending
+            link.resume_writing = resume
+            await ws.send('and on')
+            await peer.expect(TEXT, b'and on')
+
+
+class TestTransport:
+    """Transports of other makes may deliver what asyncio's own would drop."""
+
+    async def test_bytes_behind_the_end_are_dropped(self, role):
+        async with end(role) as (ws, peer):
+            ws._link.give_up()
+            ws._link.data_received(peer.frame(TEXT, b'late'))
+            with pytest.raises(ConnectionClosed) as closed:
+                await ws.receive()
+            assert closed.value.reason == 1006
+            assert not ws.input_buffer
+
+    async def test_bytes_that_come_while_it_closes_are_received(self, role):
+        async with end(role, max_queue=2) as (ws, peer):
+            ws._link.wire.transport.abort()
+            ws._link.data_received(b''.join(peer.frame(TEXT, b'%d' % n) for n in range(5)))
+            assert [await ws.receive() for _ in range(5)] == list('01234')
+            with pytest.raises(ConnectionClosed) as closed:
+                await ws.receive()
+            assert closed.value.reason == 1006

@@ -99,6 +99,29 @@ def test_patching_after_the_import_is_noticed(library):
     assert out.lower() == f'{library}link\n'
 
 
+def test_a_client_between_two_hubs_runs_in_the_one_that_it_is_called_in():
+    out = run(
+        '''
+        import warnings; warnings.simplefilter('ignore')
+        import eventlet, gevent, greenlet
+        from simple_websocket import Client
+        gevent.sleep(0), eventlet.sleep(0)
+        def connect():
+            ws = Client.connect(start(lambda peer: peer.expect_eof()))
+            print(type(ws._link).__name__)
+            ws._link.give_up()
+        def in_a_greenlet_of_its_own():
+            greenlet.greenlet(connect).switch()
+        gevent.spawn(connect).join()
+        eventlet.spawn(connect).wait()
+        gevent.spawn(in_a_greenlet_of_its_own).join()
+        in_a_greenlet_of_its_own()  # which no hub knows
+        connect()
+        '''
+    )
+    assert out.split() == ['GeventLink', 'EventletLink', 'GeventLink', 'ThreadLink', 'GeventLink']
+
+
 def test_the_first_accept_may_be_in_a_green_thread_of_eventlet():
     run(
         '''
@@ -185,6 +208,8 @@ def test_a_forked_child_leaves_the_connection_alone(profile):  # D5
             peer.expect_close(1000)
             peer.send(peer.close_frame(1000))
             done.set()
+        ended = Client.connect(start(lambda peer: peer.expect_eof()), profile={profile!r})
+        ended._link.give_up()
         ws = Client.connect(start(then), profile={profile!r})
         child = os.fork()
         if child == 0:

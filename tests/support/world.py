@@ -16,6 +16,7 @@ import importlib
 import os
 import queue
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -147,8 +148,13 @@ class World:
             while not task.done and time.monotonic() < deadline:
                 self.sleep(0.002)
 
+        def run() -> None:
+            # As `threading` does for its own: coverage follows threads by it.
+            sys.settrace(threading.gettrace())
+            task._run()
+
         task._wait = wait
-        self.original('_thread', 'start_new_thread')(task._run, ())
+        self.original('_thread', 'start_new_thread')(run, ())
         self._tasks.append(task)
         return task
 

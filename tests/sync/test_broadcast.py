@@ -149,6 +149,19 @@ def test_any_os_thread_may_broadcast(world, classes):
         assert result.closed == everybody
 
 
+def test_who_turns_out_to_be_gone_is_closed(world, classes):
+    (ws, peer), (gone, _) = many(world, 2, **classes)
+
+    def broken(*_):
+        raise BrokenPipeError
+
+    gone._link.wire.raw_send, gone._link.wire.fileno = broken, None
+    assert broadcast([gone, ws], 'news') == ([ws], [], [gone])
+    assert gone.close_reason == 1006
+    peer.expect(TEXT, b'news')
+    ws._link.abandon()
+
+
 def test_pongs_and_broadcasts_keep_out_of_each_others_frames(world, classes):
     ws, peer = accepted(world, compression=None, **classes)
     receiver = world.spawn(lambda: pytest.raises(ConnectionClosed, ws.receive))

@@ -26,6 +26,7 @@ from simple_websocket import (
     websocket_app,
 )
 from simple_websocket.hosts import Host, find_socket, take_over
+from simple_websocket.profiles import link
 
 RESET = struct.pack('ii', 1, 0)  # SO_LINGER: close with an RST
 
@@ -268,6 +269,15 @@ def test_what_programs_for_1x_ask_of_event_and_thread_is_answered(world):
     assert ws.event.is_set()
 
 
+def test_to_wait_for_an_end_that_has_come_takes_no_time(world, classes):
+    theirs, ours = tcp_pair(world)
+    ws = Server.accept(environ_for(ours), **classes)
+    ws._link.give_up()
+    world.settles_to(lambda: ws._link.finished, True)
+    assert ws._link.join(0) and ws._link.join(None)
+    theirs.close()
+
+
 def test_an_environ_that_is_none_is_named():
     with pytest.raises(TypeError, match="environ must be the WSGI environ, not 'x'"):
         Server.accept('x')
@@ -310,3 +320,25 @@ def test_a_receiver_on_a_unix_socket_is_released_by_a_close(world):
     peer.close()
     closing.join()
     assert ws.close_reason == 4000
+
+
+def test_what_came_before_the_connection_broke_is_received_however_much_it_is(
+    world, classes, monkeypatch
+):
+    monkeypatch.setattr(link, 'READS', 1)
+    theirs, ours = tcp_pair(world)
+    ws = Server.accept(environ_for(ours), **classes)
+    peer = Peer(theirs, client=True)
+    peer.head()
+
+    def broken(*_):
+        raise BrokenPipeError
+
+    ws._link.wire.raw_send, ws._link.wire.fileno = broken, None
+    peer.send((TEXT, b'one'), (TEXT, b'two'))
+    with pytest.raises(ConnectionClosed) as closed:
+        ws.send('lost')
+    assert closed.value.reason == 1006
+    assert [ws.receive(0), ws.receive(0)] == ['one', 'two']
+    with pytest.raises(ConnectionClosed):
+        ws.receive(0)

@@ -256,11 +256,12 @@ def test_a_thread_that_can_not_be_started_is_a_clean_error(world, role, monkeypa
 
 
 @pytest.mark.only('threads')
-def test_a_watchman_that_can_not_be_started_is_a_clean_error(world, role, monkeypatch):
+@pytest.mark.parametrize('kind', ['TCP', 'Unix'])  # which has a waker
+def test_a_watchman_that_can_not_be_started_is_a_clean_error(world, role, kind, monkeypatch):
     collect(world)
     no_watchman(world)
     before = world.fds()
-    theirs, ours = tcp_pair(world)
+    theirs, ours = tcp_pair(world) if kind == 'TCP' else world.socketpair()
     task = world.spawn(answer, theirs) if role == 'client' else None
     original = watchman.original
     thread = type('Thread', (original('threading', 'Thread'),), {'start': refuse})

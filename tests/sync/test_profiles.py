@@ -108,6 +108,27 @@ def test_injected_classes_are_honoured_literally(world):
     ws._link.abandon()
 
 
+def test_what_comes_between_a_look_and_the_wait_is_not_missed(world):  # invariant 3
+    from tests.sync.conftest import injected_classes
+
+    classes = injected_classes(world)
+
+    class Event(classes['event_class']):
+        """Cleared just before its connection is looked at again."""
+
+        def clear(self):
+            super().clear()
+            if messages:
+                peer.send((TEXT, messages.pop()))
+                world.wait_until(lambda: len(ws.input_buffer))
+
+    messages = []
+    ws, peer = accepted(world, **{**classes, 'event_class': Event})
+    messages.append(b'just now')
+    assert ws.receive(5) == 'just now'
+    ws._link.abandon()
+
+
 @pytest.mark.parametrize('given', ['thread_class', 'event_class', 'selector_class'])
 def test_what_is_not_injected_comes_from_the_family_of_what_was(world, given):
     from tests.sync.conftest import injected_classes

@@ -1,0 +1,194 @@
+"""The profile threads: the thread that receives, and the one that watches
+meanwhile. They meet at any moment; here, at those that matter."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+from support.peer import BINARY, PING, PONG, TEXT, Peer, accepted, environ_for
+
+from simple_websocket import ConnectionClosed, Server, broadcast
+from simple_websocket.profiles import link as links
+from simple_websocket.profiles import threads, watchman
+from simple_websocket.profiles.watchman import Watchman
+
+pytestmark = [pytest.mark.only('threads'), pytest.mark.only('default-codec')]
+LARGE = b'x' * 16_000_000  # more than TCP takes of a peer that does not read
+
+
+def unix_end(world, **options):
+    """A connection that polls, and has a waker beside it."""
+    ours, theirs = world.socketpair()
+    ws = Server.accept(environ_for(ours), **options)
+    peer = Peer(theirs, client=True)
+    peer.head()
+    return ws, peer
+
+
+def receiving(world, ws):
+    """A thread that receives, and is in the kernel."""
+    task = world.spawn(lambda: pytest.raises(ConnectionClosed, ws.receive).value.reason)
+    world.wait_until(lambda: ws._link._blocked)
+    return task
+
+
+def is_looked_after(ws, peer):
+    """A ping is answered, though nobody receives."""
+    peer.send((PING, b'?'))
+    peer.expect(PONG, b'?')
+    assert ws.connected
+
+
+# The watchman
+
+
+def test_a_link_that_is_dropped_twice_takes_no_other_with_it(world):
+    """An end that was interrupted is begun again, and its number may be in use."""
+    gone, _ = accepted(world)
+    gone._link.give_up()
+    ws, peer = accepted(world)
+    ws._link._watchman.drop(ws._link.wire.fd, gone._link)
+    is_looked_after(ws, peer)
+    ws._link.abandon()
+
+
+def test_it_stays_for_a_link_that_comes_just_when_it_is_about_to_go(world):
+    ws, peer = accepted(world)
+    on_duty = ws._link._watchman
+    assert not on_duty._retire()
+    assert Watchman._current is on_duty
+    is_looked_after(ws, peer)
+    ws._link.abandon()
+
+
+def test_one_that_was_never_put_on_duty_goes_all_the_same(world, monkeypatch):
+    """Ctrl-C may come when its thread has been started, and before it is known."""
+    ws, peer = accepted(world)
+    on_duty, fds = Watchman._current, world.fds()
+    monkeypatch.setattr(watchman, 'LINGER', 0)
+    unknown = Watchman()
+    thread = threading.Thread(target=unknown._run, daemon=True)
+    thread.start()
+    thread.join(5)
+    assert not thread.is_alive()
+    assert Watchman._current is on_duty
+    world.comes_down_to(world.fds, fds)
+    is_looked_after(ws, peer)
+    ws._link.abandon()
+
+
+def test_it_looks_at_a_link_that_has_just_ended_and_does_nothing(world):
+    ws, peer = accepted(world, ping_interval=60)
+    ws._link.give_up()
+    ws._link.look_after(time.monotonic() + 3600)
+    ws._link.on_ready()
+    with pytest.raises(ConnectionClosed) as closed:
+        ws.receive()
+    assert closed.value.reason == 1006
+    peer.expect_eof()
+
+
+def test_it_leaves_the_socket_to_a_receiver_who_has_come_back(world):
+    ws, peer = accepted(world)
+    task = world.spawn(ws.receive)
+    world.wait_until(lambda: ws._link._blocked)
+    ws._link._adopt()
+    ws._link.on_ready()
+    assert not ws._link._adopted
+    peer.send((TEXT, b'mine'))
+    assert task.join() == 'mine'
+    ws._link.abandon()
+
+
+# Who waits, and what ends it
+
+
+def test_a_receiver_is_released_when_a_send_fails_beside_it(world):
+    for end in (accepted, unix_end):
+        ws, peer = end(world, compression=None)
+        task = receiving(world, ws)
+        with pytest.raises(ConnectionClosed):
+            ws.send(LARGE, timeout=0.05)
+        assert task.join() == 1006
+        world.settles_to(lambda ws=ws: ws._link.finished, True)
+        assert ws._link._waiting == 0
+        peer.close()
+
+
+def test_the_last_one_to_leave_gives_the_descriptor_back(world, monkeypatch):
+    ws, peer = accepted(world, compression=None)
+    link = ws._link
+    real = threads.wait_for
+    waits = []
+
+    def wait_for(fd, write, timeout, waker_fd=None):
+        waits.append(fd)
+        ready = real(fd, write, timeout, waker_fd)
+        world.wait_until(lambda: not link._blocked)  # the receiver leaves first
+        assert link.wire._tcp.fileno() == fd
+        return ready
+
+    monkeypatch.setattr(threads, 'wait_for', wait_for)
+    task = receiving(world, ws)
+    sender = world.spawn(lambda: pytest.raises(ConnectionClosed, ws.send, LARGE))
+    world.wait_until(lambda: waits)
+    link.give_up()
+    assert task.join() == 1006
+    assert sender.join().value.reason == 1006
+    assert link.wire._tcp.fileno() == -1
+
+
+def test_a_sender_does_not_begin_to_wait_on_what_has_just_ended(world, monkeypatch):
+    ws, peer = accepted(world)
+    ws._link.give_up()
+    monkeypatch.setattr(threads, 'wait_for', None)  # its number is another's now
+    assert ws._link._help_out(1, 5) is None
+
+
+@pytest.mark.parametrize('call', ['send', 'broadcast'])
+def test_a_broken_connection_is_told_to_sender_and_receiver(world, call):
+    """The sender finds out first, and what TCP still has is the receiver's."""
+    ws, peer = accepted(world)
+    task = receiving(world, ws)
+
+    def broken(*_):
+        raise BrokenPipeError
+
+    ws._link.wire.raw_send, ws._link.wire.fileno = broken, None
+    if call == 'send':
+        with pytest.raises(ConnectionClosed) as closed:
+            ws.send('lost')
+        assert closed.value.reason == 1006
+    else:
+        assert broadcast([ws], 'lost').closed == [ws]
+        ws._link.give_up()
+    assert task.join() == 1006
+    peer.close()
+
+
+def test_setting_the_event_of_a_connection_that_polls_is_harmless(world):
+    ws, peer = unix_end(world)
+    task = world.spawn(ws.receive)
+    world.wait_until(lambda: ws._link._blocked)
+    for _ in range(10):
+        ws.event.set()
+    peer.send((TEXT, b'hello'))
+    assert task.join() == 'hello'
+    ws._link.abandon()
+
+
+# How much is read
+
+
+def test_what_follows_our_close_is_read_however_much_it_is(world, monkeypatch):
+    monkeypatch.setattr(links, 'READS', 1)
+    ws, peer = accepted(world)
+    task = receiving(world, ws)
+    closing = world.spawn(ws.close, 4000)
+    peer.expect_close(4000)
+    peer.send(*[(BINARY, bytes(100_000)) for _ in range(20)], peer.close_frame(4000))
+    closing.join()
+    assert task.join() == 4000
+    peer.expect_eof()
