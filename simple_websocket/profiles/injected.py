@@ -9,6 +9,10 @@ called back by a waker that the selector watches too.
 With green classes the reader lives in the thread that made the link.  A call
 from any other OS thread must not touch a green event then: it waits on a real
 one, and has the reader notify the others.
+
+Most messages come in one piece while somebody waits for them.  Then the reader
+hands the message over (``_handed``), past the queue, and sets the event: both
+sides of that are short, since it is most of what a message costs here.
 """
 
 from __future__ import annotations
@@ -24,6 +28,7 @@ from ..protocol import ENDING, Protocol
 from .link import TURN
 from .locked import LockedLink
 from .originals import RealEvent, original
+from .pump import END, take
 from .watchman import Waker
 from .wire import Wire
 
@@ -57,6 +62,8 @@ class InjectedLink(LockedLink):
         self._get_ident: Callable[[], int] = original('threading', 'get_ident')
         self._home = self._get_ident()
         self._taken = 0  # messages since the receiver last waited
+        self._parked = False  # a receiver will look at what is handed over
+        self._handed: Message | None = None
         self._green = True  # until the reader finds itself in a thread of its own
         self.thread = thread_class(target=self._run)
         self._waker = Waker()
@@ -89,19 +96,26 @@ class InjectedLink(LockedLink):
     def _turn(self) -> None:
         """Watch for one thing until it changes."""
         want = self._want
+        plain = want == (True, False) and not self.wire.tls
         mask = (selectors.EVENT_READ if want[0] else 0) | (selectors.EVENT_WRITE if want[1] else 0)
         selector = self._selector_class()
         try:
             selector.register(self._waker.fd, selectors.EVENT_READ)
             if mask:
                 selector.register(self.wire.fd, mask)
-            while want == self._want and not self.finished:
+            while want is self._want and not self.finished:
                 deadline = self._deadline
                 left = None if deadline is None else max(deadline - self.now(), 0)
+                called = False
                 for key, _ in selector.select(left):
                     if key.fd == self._waker.fd:
                         self._waker.clear()
-                self._guarded(self._attend)
+                        called = True
+                early = deadline is None or self.now() < deadline
+                if plain and early and self._parked and not called:
+                    self._hand_over()
+                else:
+                    self._guarded(self._attend)
         finally:
             with suppress(OSError, ValueError, KeyError):
                 selector.close()
@@ -119,6 +133,41 @@ class InjectedLink(LockedLink):
             self._on_writable()
         if not self.finished and self._deadline is not None and self.now() >= self._deadline:
             self._on_deadline()
+
+    def _hand_over(self) -> None:
+        """Read for the receiver that waits: the hot path.  A step in the words
+        of ``_guarded``, of ``_on_readable`` what a whole message needs."""
+        message = None
+        with self._lock:
+            protocol = self.protocol
+            decoder = protocol.direct()
+            if decoder is None or self._inside or self.finished or not self._parked:
+                self._guarded(self._attend)  # all has changed on the way here
+                return
+            self._inside = True
+            try:
+                try:
+                    came = take(self.wire, decoder, protocol.appetite)
+                except OSError:
+                    came = END
+                if came is None:
+                    return
+                if isinstance(came, (str, bytes)):
+                    protocol.heard = protocol.answering = True
+                    self._parked = False
+                    self._handed = message = came
+                else:
+                    self._take_in(came)
+                    self._after()
+            except BaseException:
+                self._poison()  # what was read may be lost
+                raise
+            finally:
+                if self._deferred:
+                    self._do_deferred()
+                self._inside = False
+        if message is not None:
+            self.event.set()
 
     def _watch(self, read: bool, write: bool) -> None:
         if (read, write) != self._want:
@@ -147,18 +196,36 @@ class InjectedLink(LockedLink):
         if self._taken >= TURN:
             self._give_way()
         mine = self._handing = False
+        deadline = None if timeout is None else self.now() + timeout
         try:
-            with self._lock:
-                message = self._take()
-                if message is not None:
-                    self._taken += 1
-                elif self._receiving:
-                    raise self._second_receiver()
-                else:
-                    mine = self._receiving = True
-            if mine:
-                message = self._wait_for_message(timeout)
-            return message
+            while True:
+                with self._lock:
+                    if not mine:
+                        if self._has_message():
+                            self._taken += 1
+                            message = self._take()
+                            return message  # a name: the lock is let go of for sure
+                        mine = self._receiving = True
+                        self._taken = 0
+                    # Clear, look again, then wait: what comes in between sets it.
+                    foreign = self._green and self._get_ident() != self._home
+                    if not foreign:
+                        self._parked = True
+                        self.event.clear()
+                    if self._look_again(timeout):
+                        message = self._take_or_end()
+                        return message
+                left = None if deadline is None else deadline - self.now()
+                if left is not None and left <= 0:
+                    return None
+                if foreign:
+                    self._wait_changed(self._ready, left)
+                    continue
+                self.event.wait(left)
+                if self._handed is not None:
+                    self._handing = True
+                    message, self._handed = self._handed, None
+                    return message
         except SimpleWebsocketError:
             raise
         except BaseException:
@@ -166,8 +233,11 @@ class InjectedLink(LockedLink):
                 self._guarded(self._poison)
             raise
         finally:
+            # No call where a message is on its way out: it could be interrupted.
             if mine:
                 self._receiving = False
+                if self._parked or self._handed is not None:
+                    self._guarded(self._unpark)
 
     def _give_way(self) -> None:
         """Let other greenlets run; threads do so by themselves."""
@@ -175,52 +245,79 @@ class InjectedLink(LockedLink):
         if self._green and not self._is_foreign():
             self._event_class().wait(0.0001)
 
+    def _has_message(self) -> bool:
+        """Whether a receiver that begins can take one at once.
+
+        :raises SimpleWebsocketError: when there is none for it, but a receiver.
+        """
+        if self._receiving and (self._handed is not None or not self.protocol.messages):
+            raise self._second_receiver()
+        return bool(self.protocol.messages) or self._handed is not None
+
+    def _look_again(self, timeout: float | None) -> bool:
+        """Ask for a message; whether the receiver has something to be told.
+        Call it with the lock held; a step in the words of ``_guarded``."""
+        protocol = self.protocol
+        if self._inside:
+            self._guarded(self._ask)
+        elif not (protocol.messages or self._handed is not None):
+            self._inside = True
+            try:
+                self._ask()
+            except BaseException:
+                self._poison()  # a signal handler raised: half a step is done
+                raise
+            finally:
+                if self._deferred:
+                    self._do_deferred()
+                self._inside = False
+        if timeout is not None and timeout <= 0:
+            self._guarded(self._on_readable)  # not to wait still means to look
+        if protocol.messages or protocol.state > ENDING:
+            return True
+        return self._handed is not None
+
+    def _ask(self) -> None:
+        protocol = self.protocol
+        if not (protocol.messages or self._handed is not None):
+            protocol.ask()
+        if protocol.out or protocol.dirty:
+            self._after()
+
     def _take(self) -> Message | None:
-        with self._lock:
-            self._handing = True
-            message = self.protocol.take()
-            self._handing = message is not None
-            if message is not None and not self._want[0] and not self.protocol.paused:
-                self.protocol.dirty = True  # there is room again
-                self._guarded(self._catch_up)
+        """The oldest message; with the lock held, and who takes waits no longer."""
+        self._handing = True
+        self._parked = False
+        message, self._handed = self._handed, None
+        if message is not None:
             return message
+        message = self.protocol.take()
+        self._handing = message is not None
+        if message is not None and not self._want[0] and not self.protocol.paused:
+            self.protocol.dirty = True  # there is room again
+            self._guarded(self._catch_up)
+        return message
+
+    def _take_or_end(self) -> Message:
+        message = self._take()
+        if message is None:
+            raise self._closed()
+        return message
 
     def _catch_up(self) -> None:
         if self.wire.tls:
             self._read_all()  # what TLS holds makes nothing readable
         self._after()
 
-    def _wait_for_message(self, timeout: float | None) -> Message | None:
-        self._taken = 0
-        deadline = None if timeout is None else self.now() + timeout
-        while True:
-            message = self._take()
-            if message is not None:
-                return message
-            if self.protocol.state > ENDING:
-                raise self._closed()
-            # Clear, look again, then wait: what comes in between sets it.
-            if not self._is_foreign():
-                self.event.clear()
-            self._guarded(self._ask)
-            if timeout is not None and timeout <= 0:
-                self._guarded(self._on_readable)  # not to wait still means to look
-            if self._ready():
-                continue
-            left = None if deadline is None else deadline - self.now()
-            if left is not None and left <= 0:
-                return None
-            if self._is_foreign():
-                self._wait_changed(self._ready, left)
-            else:
-                self.event.wait(left)
+    def _unpark(self) -> None:
+        """The receiver leaves: what was handed to it goes back to the queue."""
+        self._parked = False
+        message, self._handed = self._handed, None
+        if message is not None:
+            self.protocol.input_buffer().appendleft(message)
 
-    def _ask(self) -> None:
-        protocol = self.protocol
-        if not protocol.messages:
-            protocol.ask()
-        if protocol.out or protocol.dirty:
-            self._after()
+    def _ready(self) -> bool:
+        return self._handed is not None or super()._ready()
 
     # -- waiting ----------------------------------------------------------
 

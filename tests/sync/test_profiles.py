@@ -129,6 +129,33 @@ def test_what_comes_between_a_look_and_the_wait_is_not_missed(world):  # invaria
     ws._link.abandon()
 
 
+def test_what_was_handed_to_a_receiver_that_is_interrupted_comes_first(world):
+    from tests.sync.conftest import injected_classes
+
+    classes = injected_classes(world)
+
+    class Interruption(BaseException):
+        pass
+
+    class Event(classes['event_class']):
+        """Is waited on, and set for a message; then its waiter is interrupted."""
+
+        def wait(self, timeout=None):
+            peer.send((TEXT, b'one'))
+            assert super().wait(5)
+            raise Interruption
+
+    ws, peer = accepted(world, **{**classes, 'event_class': Event})
+    with pytest.raises(Interruption):
+        ws.receive()
+    assert list(ws.input_buffer) == ['one']
+    peer.send((TEXT, b'two'))
+    world.wait_until(lambda: len(ws.input_buffer) == 2)
+    assert [ws.receive(5), ws.receive(5)] == ['one', 'two']
+    assert ws.connected
+    ws._link.abandon()
+
+
 @pytest.mark.parametrize('given', ['thread_class', 'event_class', 'selector_class'])
 def test_what_is_not_injected_comes_from_the_family_of_what_was(world, given):
     from tests.sync.conftest import injected_classes
