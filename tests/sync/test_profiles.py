@@ -120,7 +120,6 @@ def test_what_comes_between_a_look_and_the_wait_is_not_missed(world):  # invaria
             super().clear()
             if messages:
                 peer.send((TEXT, messages.pop()))
-                world.wait_until(lambda: len(ws.input_buffer))
 
     messages = []
     ws, peer = accepted(world, **{**classes, 'event_class': Event})
