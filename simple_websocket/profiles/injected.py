@@ -256,26 +256,16 @@ class InjectedLink(LockedLink):
 
     def _look_again(self, timeout: float | None) -> bool:
         """Ask for a message; whether the receiver has something to be told.
-        Call it with the lock held; a step in the words of ``_guarded``."""
+        Call it with the lock held."""
         protocol = self.protocol
-        if self._inside:
-            self._guarded(self._ask)
-        elif not (protocol.messages or self._handed is not None):
-            self._inside = True
-            try:
-                self._ask()
-            except BaseException:
-                self._poison()  # a signal handler raised: half a step is done
-                raise
-            finally:
-                if self._deferred:
-                    self._do_deferred()
-                self._inside = False
+        if self._handed is None:
+            if protocol.direct() is None or protocol.out or protocol.dirty:
+                self._guarded(self._ask)
+            else:
+                protocol.answering = False  # all that asking would do
         if timeout is not None and timeout <= 0:
             self._guarded(self._on_readable)  # not to wait still means to look
-        if protocol.messages or protocol.state > ENDING:
-            return True
-        return self._handed is not None
+        return self._ready()
 
     def _ask(self) -> None:
         protocol = self.protocol
@@ -317,7 +307,8 @@ class InjectedLink(LockedLink):
             self.protocol.input_buffer().appendleft(message)
 
     def _ready(self) -> bool:
-        return self._handed is not None or super()._ready()
+        protocol = self.protocol
+        return bool(protocol.messages) or protocol.state > ENDING or self._handed is not None
 
     # -- waiting ----------------------------------------------------------
 
