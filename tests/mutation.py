@@ -1,6 +1,6 @@
 """Change the protocol's files, one small thing at a time, and see a test fail each time.
 
-    python tests/mutation.py                 all mutants: half an hour of one core
+    python tests/mutation.py                 all mutants: about an hour of one core
     python tests/mutation.py --again         those that survived, and what is new
 
 A run that was interrupted goes on when it is started again, unless the package or

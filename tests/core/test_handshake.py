@@ -192,6 +192,11 @@ class TestRequest:
             read(BASE, version=version)
         assert caught.value.status == 400
 
+    @both
+    @pytest.mark.parametrize('version', ['HTTP/1.1', 'HTTP/1.2', 'HTTP/1.9', 'http/1.1'])
+    def test_a_later_minor_version_is_accepted(self, read, version):
+        assert read(BASE, version=version).key == KEY
+
     def test_repeated_single_headers_are_rejected(self):
         for name, value in [*BASE[3:], ('Origin', 'http://a'), ('Host', 'a')]:
             headers = [*changed(origin='http://a'), (name, value)]

@@ -4,6 +4,8 @@ what is added or left out without a word."""
 from __future__ import annotations
 
 import hashlib
+import importlib.util
+import sys
 
 import pytest
 
@@ -66,7 +68,7 @@ def test_the_target_is_put_together_from_what_there_is(more, target):
 
 
 def test_the_token_is_made_where_sha1_is_not_allowed_for_security(monkeypatch):
-    """As on a system in FIPS mode."""
+    """As on a system in FIPS mode, by a Python that has OpenSSL's only."""
     real = hashlib.sha1
 
     def strict(data=b'', *, usedforsecurity=True):
@@ -75,7 +77,12 @@ def test_the_token_is_made_where_sha1_is_not_allowed_for_security(monkeypatch):
         return real(data, usedforsecurity=False)
 
     monkeypatch.setattr(hashlib, 'sha1', strict)
-    assert accept_token('dGhlIHNhbXBsZSBub25jZQ==') == 's3pPLMBiTxaQ9kYGzzhZRbK+xOo='
+    monkeypatch.setitem(sys.modules, '_sha1', None)
+    spec = importlib.util.find_spec('simple_websocket.handshake')
+    there = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(there)
+    for make in (accept_token, there.accept_token):
+        assert make('dGhlIHNhbXBsZSBub25jZQ==') == 's3pPLMBiTxaQ9kYGzzhZRbK+xOo='
 
 
 def client(**arguments):
@@ -177,6 +184,27 @@ def test_only_blanks_and_tabs_are_not_part_of_a_header():
     assert header_values(index_fields([('A', '\t X1X\x0c \t')]), 'a') == ['X1X\x0c']
     assert header_tokens(index_fields([('A', ' Xa\x0c\t, \tbX ')]), 'a') == ['Xa\x0c', 'bX']
     assert normalize_headers([('A', ' \tX1X\t ')]) == [('A', 'X1X')]
+
+
+@pytest.mark.parametrize('where', ['HTTP_UPGRADE', 'HTTP_CONNECTION', 'CONTENT_LENGTH'])
+@pytest.mark.parametrize('other', ['\x0b', '\x0c', '\x1c', '\xa0', 'X'])
+def test_nothing_else_may_stand_around_what_decides(where, other):
+    environ = ENVIRON | {'CONTENT_LENGTH': '0'}
+    value = environ[where]
+    assert request_from_environ(environ | {where: f' \t{value}\t '})
+    for wrong in (other + value, value + other, f' {other} {value}'):
+        with pytest.raises(Rejected):
+            request_from_environ(environ | {where: wrong})
+
+
+def test_nor_is_any_of_it_cut_off():
+    origin = request_from_environ(ENVIRON | {'HTTP_ORIGIN': '\t \x0cX\xa0 '}).origin
+    assert origin == '\x0cX\xa0'
+
+
+def test_what_a_request_does_not_have_is_named():
+    with pytest.raises(AttributeError, match='cookies'):
+        request_from_environ(ENVIRON).cookies  # noqa: B018
 
 
 def test_any_port_there_is_may_be_named():

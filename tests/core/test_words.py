@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from support.lab import BINARY, TEXT, End, Frame, closing, deflated, fragments
 
 from simple_websocket.client_handshake import (
     MAX_INFORMATIONAL,
@@ -575,3 +576,22 @@ def test_what_is_no_authority_is_told_why(authority, words):
         split_authority(authority)
     assert str(caught.value).startswith(words)
     assert words.endswith(': ') or str(caught.value) == words
+
+
+@pytest.mark.parametrize(
+    ('frames', 'code', 'words'),
+    [
+        ([Frame(TEXT, b'\xff')], 1007, 'invalid UTF-8'),
+        (fragments(TEXT, b'\xff', b''), 1007, 'invalid UTF-8'),
+        (fragments(TEXT, b'a', b'\xc3'), 1007, 'invalid UTF-8'),
+        ([Frame(BINARY, deflated(bytes(101)), rsv=4)], 1009, 'the message inflates to too much'),
+        ([Frame(BINARY, b'', rsv=4)], 1007, 'the compressed message has no data'),
+        ([closing(1005)], 1002, 'invalid close code'),
+        ([closing(1000), Frame(TEXT)], 1000, None),
+        ([Frame(8, b'\x03\xe8\xff')], 1007, 'invalid UTF-8 in a close reason'),
+    ],
+)
+def test_what_ends_a_connection_is_said_to_the_peer_and_reported(client, frames, code, words):
+    end = End(client, deflate=PerMessageDeflate(), max_message_size=100).say(*frames)
+    assert end.closed == (code, words)
+    assert end.hear() == [(8, code.to_bytes(2, 'big') + (words or '').encode())]
