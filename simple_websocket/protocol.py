@@ -220,7 +220,8 @@ class Protocol:
         """64 KiB can be ten thousand empty frames, which take so long that all
         other connections of a hub would notice.  Next time, read as much as
         makes about MANY_FRAMES of the kind that came now."""
-        size = sum(len(chunk.payload) + 6 for chunk in chunks)  # 6: header and mask
+        header = 2 if self.client else 6  # with the mask
+        size = sum(header + len(chunk.payload) for chunk in chunks)
         enough = MANY_FRAMES * size // len(chunks)
         self.appetite = min(enough, 2 * self.appetite, MAX_APPETITE)
         self.dirty = True

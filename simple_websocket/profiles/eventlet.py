@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -50,12 +51,18 @@ class _Mailbox:
         self._in.setblocking(False)
         self._listener = hub.add(hub.READ, self._out.fileno(), self._on_call, _ignore, None)
 
-    def post(self, function: Callable[[], None]) -> None:
+    def post(self, function: Callable[[], None]) -> bool:
+        """Have the hub call it; False where nobody has a link in the hub any more."""
         self._calls.append(function)
         try:
             self._in.send(b'\0')
         except BlockingIOError:
             pass  # so full of wake-ups that one more says nothing new
+        except OSError:  # closed; who closed it may have seen the call or not
+            with suppress(ValueError):
+                self._calls.remove(function)
+                return False
+        return True
 
     def _on_call(self, fileno: int) -> None:
         try:
@@ -126,8 +133,8 @@ class EventletLink(HubLink):
         if self._receiver is not None or self._senders or self._closers:
             self._hub.schedule_call_global(0, self._switch_out)
 
-    def _call_home(self, function: Callable[[], None]) -> None:
-        self._mailbox.post(function)
+    def _call_home(self, function: Callable[[], None]) -> bool:
+        return self._mailbox.post(function)
 
     def _start_reading(self) -> None:
         self._reader = self._hub.add(

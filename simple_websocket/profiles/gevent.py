@@ -56,8 +56,9 @@ class GeventLink(HubLink):
         if self._receiver is not None or self._senders or self._closers:
             self._loop.run_callback(self._switch_out)
 
-    def _call_home(self, function: Callable[[], None]) -> None:
+    def _call_home(self, function: Callable[[], None]) -> bool:
         self._loop.run_callback_threadsafe(gevent.spawn, function)
+        return True
 
     def _start_reading(self) -> None:
         if self._reader is None:

@@ -92,8 +92,11 @@ class HubLink(Link):
         hub only, never by another greenlet, which would not come back."""
 
     @abstractmethod
-    def _call_home(self, function: Callable[[], None]) -> None:
-        """Have the hub run ``function`` in a new greenlet; from any thread."""
+    def _call_home(self, function: Callable[[], None]) -> bool:
+        """Have the hub run ``function`` in a new greenlet; from any thread.
+
+        :returns: False where the way there is closed, since the link is finished.
+        """
 
     @abstractmethod
     def _start_reading(self) -> None:
@@ -195,6 +198,10 @@ class HubLink(Link):
             self._arm(self.protocol.deadline)
         self._switch_out()
 
+    def _poison(self) -> None:
+        super()._poison()
+        self._kick()
+
     def _notify(self) -> None:
         """Nothing: waiters are resumed when the step is over."""
 
@@ -215,7 +222,7 @@ class HubLink(Link):
             greenlet.switch(None)
 
     def receive(self, timeout: float | None) -> Message | None:
-        if self._get_ident() != self._home:
+        if self._get_ident() != self._home and not self.finished:
             carried: Message | None = self._from_outside(lambda: self.receive(timeout))
             return carried
         protocol = self.protocol
@@ -240,7 +247,6 @@ class HubLink(Link):
             if self._receiver is waiting:
                 # Not in the wait: a message may have been on its way out.
                 self._guarded(self._poison)
-                self._kick()
             raise
         finally:
             self._receiver = waiting
@@ -312,7 +318,7 @@ class HubLink(Link):
             self._call_home(self._kick)
 
     def send(self, opcode: int, payload: Payload, timeout: float | None) -> None:
-        if self._get_ident() != self._home:
+        if self._get_ident() != self._home and not self.finished:
             self._from_outside(lambda: self.send(opcode, payload, timeout))
             return
         if self._inside:
@@ -330,7 +336,6 @@ class HubLink(Link):
             raise
         except BaseException:
             self._poison()
-            self._kick()
             raise
         finally:
             if self._deferred:
@@ -344,7 +349,7 @@ class HubLink(Link):
     def offer(
         self, opcode: int, payload: bytes, made: dict[Any, bytes], insist: bool
     ) -> int | None:
-        if self._get_ident() != self._home:
+        if self._get_ident() != self._home and not self.finished:
             mark: int | None = self._from_outside(
                 lambda: self.offer(opcode, payload, made, insist)
             )
@@ -368,7 +373,7 @@ class HubLink(Link):
                 self._kick()
 
     def wait_until_sent(self, mark: int, timeout: float | None) -> None:
-        if self._get_ident() != self._home:
+        if self._get_ident() != self._home and not self.finished:
             self._from_outside(lambda: self.wait_until_sent(mark, timeout))
             return
         current = self._current()
@@ -386,7 +391,6 @@ class HubLink(Link):
         except BaseException as error:
             if self._sent < mark:
                 self._guarded(self._poison)
-                self._kick()
             if isinstance(error, TimeoutError):
                 raise self._closed() from error
             raise
@@ -397,7 +401,7 @@ class HubLink(Link):
             raise self._closed()
 
     def close(self, payload: bytes, code: int, reason: str | None, wait: bool = True) -> None:
-        if self._get_ident() != self._home:
+        if self._get_ident() != self._home and not self.finished:
             self._from_outside(lambda: self.close(payload, code, reason, wait))
             return
         self._guarded(lambda: self._begin_close(payload, code, reason))
@@ -406,7 +410,7 @@ class HubLink(Link):
             self._wait_for_end(None, whole=False)
 
     def join(self, timeout: float | None) -> bool:
-        if self._get_ident() != self._home:
+        if self._get_ident() != self._home and not self.finished:
             joined: bool = self._from_outside(lambda: self.join(timeout))
             return joined
         self._wait_for_end(timeout, whole=True)
@@ -444,7 +448,10 @@ class HubLink(Link):
             finally:
                 lock.release()
 
-        self._call_home(run)
+        if not self._call_home(run):
+            while not self.finished:  # it is about to be
+                original('time', 'sleep')(0.001)
+            return function()
         lock.acquire()
         result, error = outcome
         if error is not None:
@@ -456,8 +463,7 @@ class HubLink(Link):
             self._call_home(self.give_up)
 
     def give_up(self) -> None:
-        if self._get_ident() != self._home:
+        if self._get_ident() != self._home and not self.finished:
             self._from_outside(self.give_up)
             return
         super().give_up()
-        self._kick()

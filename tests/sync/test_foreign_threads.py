@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from support.peer import TEXT
+
+from simple_websocket import ConnectionClosed
 
 
 @pytest.mark.only('green')
@@ -33,3 +36,25 @@ def test_the_locks_between_os_threads_are_real(world):
     assert not event.wait(0)
     world.real_thread(event.set).join()
     assert event.wait(5)
+
+
+def test_calls_of_an_os_thread_behind_the_end_are_told_of_it(end, world):
+    """The last connection of a hub takes the ways into it along."""
+    ws, peer = end()
+    peer.send((TEXT, b'before'), peer.close_frame(4001))
+    world.wait_until(lambda: len(ws.input_buffer))
+    assert ws.receive(5) == 'before'
+    with pytest.raises(ConnectionClosed):
+        ws.receive(5)
+    peer.expect_close(4001)
+    peer.close()
+    world.wait_until(lambda: ws._link.finished)
+
+    def told(call, *args):
+        with pytest.raises(ConnectionClosed) as closed:
+            call(*args)
+        return closed.value.reason
+
+    for call, *args in ((ws.receive,), (ws.receive, 0), (ws.send, 'late'), (ws.close,)):
+        assert world.real_thread(told, call, *args).join() == 4001
+    assert world.real_thread(ws._link.join, 5).join()

@@ -258,7 +258,6 @@ def test_an_interrupt_in_the_hub_fails_the_connection(world, monkeypatch):
         for method in ('deliver', 'feed', 'take_in'):
             patch.setattr(Protocol, method, interrupt)
         ws._link._on_readable()  # as the hub would call it
-    ws.event.set()
     assert receiving.join() == 1006
     is_failed(ws, peer)
 
