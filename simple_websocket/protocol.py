@@ -194,7 +194,6 @@ class Protocol:
 
     def _decode(self, data: bytes | bytearray) -> None:
         """Take in what is not one whole message."""
-        self.heard = True
         if self.state == OPEN or self.state == CLOSING:
             self.take_in(self._decoder.feed(data))
 

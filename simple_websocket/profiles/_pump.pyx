@@ -71,8 +71,20 @@ cdef extern from *:
         open_queue();
         return pthread_atfork(NULL, NULL, open_queue);  /* who had a place is gone */
     }
-    static void enter_queue(void) { while (sem_wait(&queue) && errno == EINTR) ; }
-    static void leave_queue(void) { sem_post(&queue); }
+    /* errno is that of recv, for who looks behind them. */
+    static void enter_queue(void)
+    {
+        int saved = errno;
+        while (sem_wait(&queue) && errno == EINTR)
+            ;
+        errno = saved;
+    }
+    static void leave_queue(void)
+    {
+        int saved = errno;
+        sem_post(&queue);
+        errno = saved;
+    }
     #else
     static int make_queue(void) { return 0; }
     static void enter_queue(void) {}
@@ -168,7 +180,6 @@ def wait_and_take(wire, CompiledDecoder decoder, Py_ssize_t size, list arrived):
     global waiting
     cdef unsigned char brief[SMALL_READ]
     cdef Py_ssize_t came
-    cdef int error
     fileno = wire.fileno
     if fileno is None:
         python_wait_and_take(wire, decoder, size, arrived)
@@ -178,14 +189,12 @@ def wait_and_take(wire, CompiledDecoder decoder, Py_ssize_t size, list arrived):
         waiting += 1
         with nogil:
             came = recv(fd, brief, SMALL_READ, 0)
-            error = errno
             enter_queue()
         leave_queue()
         waiting -= 1
         if came >= 0:
             break
-        if error != EINTR:
-            errno = error
+        if errno != EINTR:
             PyErr_SetFromErrno(OSError)
         PyErr_CheckSignals()
     if came < SMALL_READ:
