@@ -19,6 +19,7 @@ This file refuses to know sockets, time, frames, and what an extension means:
 from __future__ import annotations
 
 import binascii
+import hashlib
 import ipaddress
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,12 +28,6 @@ from functools import lru_cache
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
-
-try:
-    # OpenSSL's, which hashlib prefers, takes longer to begin than to hash 60 bytes.
-    from _sha1 import sha1  # type: ignore[import-not-found]
-except ImportError:
-    from hashlib import sha1
 
 Headers = list[tuple[str, str]]
 
@@ -70,7 +65,7 @@ _host = re.compile(
 
 def accept_token(key: str) -> str:
     """Return the ``Sec-WebSocket-Accept`` for a key (RFC 6455 section 4.2.2)."""
-    digest = sha1(key.encode('latin-1') + _GUID, usedforsecurity=False)
+    digest = hashlib.sha1(key.encode('latin-1') + _GUID, usedforsecurity=False)
     return binascii.b2a_base64(digest.digest(), newline=False).decode('ascii')
 
 

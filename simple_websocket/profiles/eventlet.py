@@ -144,6 +144,7 @@ class EventletLink(HubLink):
     def _stop_reading(self) -> None:
         if self._reader is not None:  # else an interrupted start
             self._hub.remove(self._reader)
+            self._reader = None  # it holds us
 
     def _start_writing(self) -> None:
         self._writer = self._hub.add(
@@ -153,6 +154,7 @@ class EventletLink(HubLink):
     def _stop_writing(self) -> None:
         if self._writer is not None:
             self._hub.remove(self._writer)
+            self._writer = None
 
     def _on_stolen(self, *_: Any) -> None:
         """Somebody else closed our descriptor and its number is in use again."""

@@ -4,8 +4,6 @@ what is added or left out without a word."""
 from __future__ import annotations
 
 import hashlib
-import importlib.util
-import sys
 
 import pytest
 
@@ -68,7 +66,7 @@ def test_the_target_is_put_together_from_what_there_is(more, target):
 
 
 def test_the_token_is_made_where_sha1_is_not_allowed_for_security(monkeypatch):
-    """As on a system in FIPS mode, by a Python that has OpenSSL's only."""
+    """As on a system in FIPS mode."""
     real = hashlib.sha1
 
     def strict(data=b'', *, usedforsecurity=True):
@@ -77,12 +75,7 @@ def test_the_token_is_made_where_sha1_is_not_allowed_for_security(monkeypatch):
         return real(data, usedforsecurity=False)
 
     monkeypatch.setattr(hashlib, 'sha1', strict)
-    monkeypatch.setitem(sys.modules, '_sha1', None)
-    spec = importlib.util.find_spec('simple_websocket.handshake')
-    there = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(there)
-    for make in (accept_token, there.accept_token):
-        assert make('dGhlIHNhbXBsZSBub25jZQ==') == 's3pPLMBiTxaQ9kYGzzhZRbK+xOo='
+    assert accept_token('dGhlIHNhbXBsZSBub25jZQ==') == 's3pPLMBiTxaQ9kYGzzhZRbK+xOo='
 
 
 def client(**arguments):
