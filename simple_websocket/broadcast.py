@@ -6,9 +6,13 @@ import time
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+from .codec import encode
 from .connection import encode_message
 from .errors import ConnectionClosed
 from .options import check_timeout
+from .profiles.link import Link
+from .profiles.originals import builtin
+from .profiles.pump import put_to_many
 from .ws import Base
 
 
@@ -78,23 +82,38 @@ def broadcast(
 
 _CLOSED = -1
 
+#: Connections that are served in one step, in which no other thread runs.
+BATCH = 64
+
 
 def _offer(everyone: list[Any], opcode: int, payload: bytes, slow: str) -> list[int | None]:
     """The mark of each connection, as ``Link.offer`` returns it, or ``_CLOSED``."""
     outcome: list[int | None] = []
-    made: dict[Any, bytes] = {}
-    insist = slow == 'wait'
-    for ws in everyone:
-        link = ws._link or ws._open_link
-        try:
-            mark = link.offer(opcode, payload, made, insist)
-        except ConnectionClosed:
-            mark = _CLOSED
-        if mark is None and slow == 'close':
-            link.give_up()
-            mark = _CLOSED
-        outcome.append(mark)
+    frame = encode(opcode, payload, False)
+    made: dict[Any, bytes] = {None: frame}
+    ident = builtin('threading', 'get_ident')()
+    links = [ws._link or ws._open_link for ws in everyone]
+    for at in range(0, len(links), BATCH):
+        batch = links[at : at + BATCH]
+        marks = put_to_many(batch, frame, len(payload), ident)
+        for link, mark in zip(batch, marks, strict=True):
+            if mark != 0:
+                mark = _offer_one(link, opcode, payload, made, slow, begun=mark is not None)
+            outcome.append(mark)
     return outcome
+
+
+def _offer_one(
+    link: Link, opcode: int, payload: bytes, made: dict[Any, bytes], slow: str, begun: bool
+) -> int | None:
+    try:
+        mark = link.go_on() if begun else link.offer(opcode, payload, made, slow == 'wait')
+    except ConnectionClosed:
+        return _CLOSED
+    if mark is None and slow == 'close':
+        link.give_up()
+        return _CLOSED
+    return mark
 
 
 def _wait(everyone: list[Any], outcome: list[int | None], deadline: float | None) -> None:

@@ -249,6 +249,30 @@ def put_frame(wire, bytes frame not None):
     return python_put_frame(wire, frame) if fileno is None else put_bytes(fileno(), frame)
 
 
+def put_to_many(list links, bytes frame not None, Py_ssize_t size, ident):
+    """See ``pump.put_to_many``."""
+    return [put_to_one(link, frame, size, ident) for link in links]
+
+
+cdef object put_to_one(link, bytes frame, Py_ssize_t size, ident):
+    cdef unsigned char *start = <unsigned char *>PyBytes_AS_STRING(frame)
+    cdef Py_ssize_t whole = PyBytes_GET_SIZE(frame), sent
+    protocol, fileno, home = link.protocol, link.wire.fileno, link._home
+    if (
+        whole >= LONG or fileno is None or link._inside or link._unsent or protocol.out
+        or protocol.state or protocol.client or size >= protocol.plain_below
+        or (home is not None and home != ident)
+    ):
+        return None
+    sent = send_both(fileno(), NULL, 0, start, whole)
+    if sent == whole:
+        return 0
+    if sent <= 0:
+        return None  # whoever offers it again sees why
+    link._unsent = what_is_left(sent, NULL, 0, start, whole)
+    return -1
+
+
 cdef bytes put_payload(
     int fd, int opcode, const unsigned char *payload, Py_ssize_t size, bint masked
 ):

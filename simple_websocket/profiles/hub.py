@@ -45,7 +45,6 @@ class HubLink(Link):
         '_armed',
         '_closers',
         '_get_ident',
-        '_home',
         '_hub',
         '_reading',
         '_receiver',

@@ -53,6 +53,7 @@ class Link:
         '__weakref__',
         '_deferred',
         '_half_closed',
+        '_home',
         '_inside',
         '_sent',
         '_unsent',
@@ -70,6 +71,7 @@ class Link:
         self._unsent: bytes | memoryview = b''
         self._sent = 0
         self._half_closed = False
+        self._home: int | None = None  #: the only thread that may touch it, if there is one
         self._inside = False  #: somebody is in a step that must not be interrupted
         self._deferred: list[Callable[[], Any]] | None = None  #: put off until it is over
         _live.add(self)
@@ -410,6 +412,20 @@ class Link:
         if self.finished:
             raise self._closed()
         return self._unsent_mark() if self._unsent else 0
+
+    def go_on(self) -> int:
+        """What ``offer`` returns, where ``put_to_many`` has begun to send.
+
+        :raises ConnectionClosed: when it can't be sent.
+        """
+        self._guarded(self._write_more)
+        if self.finished:
+            raise self._closed()
+        return self._unsent_mark() if self._unsent else 0
+
+    def _write_more(self) -> None:
+        self._flush()
+        self._after()
 
     def wait_until_sent(self, mark: int, timeout: float | None) -> None:
         """Wait until TCP has taken what ``offer`` began.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 from support.peer import BINARY, PING, PONG, TEXT, accepted, connected
 
@@ -48,14 +50,33 @@ def test_clients_mask_it_each_with_a_key_of_its_own(world, classes):
 def test_a_frame_is_made_once_for_all_that_share_its_form(world, classes, monkeypatch):
     pairs = many(world, 4, compression=None, **classes)
     made = []
+
+    def counted(make):
+        return lambda *args: made.append(1) or make(*args)
+
     protocol = type(pairs[0][0]._link.protocol)
-    frame = protocol.frame
-    monkeypatch.setattr(protocol, 'frame', lambda *a: made.append(1) or frame(*a))
+    monkeypatch.setattr(protocol, 'frame', counted(protocol.frame))
+    module = sys.modules['simple_websocket.broadcast']
+    monkeypatch.setattr(module, 'encode', counted(module.encode))
     broadcast([ws for ws, _ in pairs], 'once')
     assert len(made) == 1
     for ws, peer in pairs:
         peer.expect(TEXT, b'once')
         ws._link.abandon()
+
+
+@pytest.mark.parametrize('size', [100, 20_000])
+def test_frames_of_which_tcp_takes_a_part_arrive_whole(world, classes, size):
+    ws, peer = accepted(world, compression=None, **classes)
+    sent = 0
+    while broadcast([ws], b'x' * size).sent:
+        sent += 1
+    assert sent > 1
+    for _ in range(sent):
+        assert peer.read() == (BINARY, b'x' * size)
+    ws.send('on')
+    peer.expect(TEXT, b'on')
+    ws._link.abandon()
 
 
 def test_who_compresses_alone_and_who_has_left_is_told_apart(world, classes):
