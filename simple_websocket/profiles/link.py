@@ -13,14 +13,13 @@ error; ``send`` and ``close`` anyone, from any OS thread, at any time.
 from __future__ import annotations
 
 import os
-import sys
 from abc import abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 from weakref import WeakSet
 
-from ..codec import BINARY
+from ..codec import TEXT
 from ..errors import ConnectionClosed, SimpleWebsocketError
 from ..inbox import Message
 from ..protocol import DONE, ENDED, ENDING, OPEN, Protocol
@@ -167,7 +166,9 @@ class Link:
         :raises ConnectionClosed: see ``Protocol.frame``; ValueError, too.
         """
         protocol = self.protocol
-        size = len(payload) if opcode == BINARY or payload.isascii() else sys.maxsize
+        size = len(payload)
+        if opcode == TEXT and not payload.isascii():
+            size *= 4  # bytes, at most
         if (
             self._unsent
             or protocol.out

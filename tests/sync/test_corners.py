@@ -14,7 +14,7 @@ import sys
 import types
 
 import pytest
-from support.peer import TEXT, Peer, connected, environ_for, switching, tcp_pair
+from support.peer import TEXT, Peer, accepted, connected, environ_for, switching, tcp_pair
 from sync.test_tls import context
 
 from simple_websocket import (
@@ -342,3 +342,26 @@ def test_what_came_before_the_connection_broke_is_received_however_much_it_is(
     assert [ws.receive(0), ws.receive(0)] == ['one', 'two']
     with pytest.raises(ConnectionClosed):
         ws.receive(0)
+
+
+@pytest.mark.parametrize('compression', [None, True])
+@pytest.mark.parametrize('text', ['\ud800', 'x\udfff' * 500], ids=['short', 'long'])
+def test_text_that_has_no_utf8_form_is_an_error_and_sends_nothing(world, text, compression):
+    offer = {'sec_websocket_extensions': 'permessage-deflate'} if compression else {}
+    ws, peer = accepted(world, compression=compression, request=offer)
+    with pytest.raises(ValueError, match='surrogates not allowed'):
+        ws.send(text)
+    ws.send('größer')
+    peer.expect(TEXT, 'größer'.encode())
+    ws._link.abandon()
+
+
+@pytest.mark.only('default-codec')
+def test_a_message_that_came_while_we_closed_is_discarded(world):
+    ws, peer = accepted(world)
+    link = ws._link
+    link.close(b'', 1000, None, wait=False)
+    link._guarded(lambda: link._take_in('late'))  # as a receiver on its way back does
+    assert not ws.input_buffer
+    peer.expect_close(None)
+    link.abandon()

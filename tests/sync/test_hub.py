@@ -43,6 +43,17 @@ def test_it_receives_what_is_there_and_does_not_wait(world):
     ws._link.abandon()
 
 
+def test_it_may_look_where_nothing_has_come(world):
+    ws, peer = accepted(world)
+    receiving = world.spawn(ws.receive)
+    world.wait_until(lambda: ws._link._receiver is not None)
+    in_the_hub(world, ws._link._on_readable)
+    assert not receiving.done
+    peer.send((TEXT, b'now'))
+    assert receiving.join() == 'now'
+    ws._link.abandon()
+
+
 def test_it_sends_what_tcp_takes_and_leaves_the_rest_to_the_hub(world):
     ws, peer = accepted(world, compression=None)
     with world.ticker() as ticker:
