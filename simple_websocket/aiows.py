@@ -67,7 +67,9 @@ class AioBase(Connection, Conversation):
         if timeout is not None:
             check_timeout(timeout)
         opcode, payload = (TEXT, data) if type(data) is str else encode_message(data)
-        await (self._link or self._open_link).send(opcode, payload, timeout)
+        wait = (self._link or self._open_link).send(opcode, payload, timeout)
+        if wait is not None:
+            await wait
 
     async def receive(self, timeout: float | None = None) -> Any:
         """Receive a message.

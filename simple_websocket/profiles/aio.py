@@ -335,9 +335,13 @@ class AioLink(Link, asyncio.Protocol):
             raise self._closed()
         return message
 
-    async def send(  # type: ignore[override]
+    def send(  # type: ignore[override]
         self, opcode: int, payload: Payload, timeout: float | None
-    ) -> None:
+    ) -> Coroutine[Any, Any, None] | None:
+        """Write a message.
+
+        :returns: the wait until TCP has taken it, where it has not yet.
+        """
         protocol, wire = self.protocol, self.wire
         if wire.fileno is not None and not wire.full:
             self._put_message(opcode, payload)
@@ -355,9 +359,10 @@ class AioLink(Link, asyncio.Protocol):
             self._settle()
             self._notify()
         if wire.full:
-            await self._wait_until_taken(timeout)
-        elif self.finished:
+            return self._wait_until_taken(timeout)
+        if self.finished:
             raise self._closed()
+        return None
 
     async def _wait_until_taken(self, timeout: float | None) -> None:
         mark = self._unsent_mark()
