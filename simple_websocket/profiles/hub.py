@@ -321,7 +321,7 @@ class HubLink(Link):
             self._from_outside(lambda: self.send(opcode, payload, timeout))
             return
         if self._inside:
-            self._defer(lambda: self._put(opcode, payload))
+            self._put_off(opcode, payload)
             return
         protocol = self.protocol
         self._inside = True
@@ -345,6 +345,13 @@ class HubLink(Link):
         elif self.finished:
             raise self._closed()
 
+    def _put_off(self, opcode: int, payload: Payload) -> None:
+        """Send behind the step that this call came in the middle of: it is a signal
+        handler's or, once the link is finished, another thread's."""
+        if self.finished:
+            raise self._closed()
+        self._defer(lambda: self._put(opcode, payload))
+
     def offer(
         self, opcode: int, payload: bytes, made: dict[Any, bytes], insist: bool
     ) -> int | None:
@@ -354,7 +361,7 @@ class HubLink(Link):
             )
             return mark
         if self._inside:
-            self._defer(lambda: self._put(opcode, payload))
+            self._put_off(opcode, payload)
             return 0
         self._inside = True
         try:
@@ -403,6 +410,8 @@ class HubLink(Link):
         if self._get_ident() != self._home and not self.finished:
             self._from_outside(lambda: self.close(payload, code, reason, wait))
             return
+        if self.finished:
+            raise self._closed()
         self._guarded(lambda: self._begin_close(payload, code, reason))
         self._kick()
         if wait:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from support.peer import TEXT
+from support.peer import TEXT, accepted
 
-from simple_websocket import ConnectionClosed
+from simple_websocket import ConnectionClosed, broadcast
 
 
 @pytest.mark.only('green')
@@ -58,3 +58,19 @@ def test_calls_of_an_os_thread_behind_the_end_are_told_of_it(end, world):
     for call, *args in ((ws.receive,), (ws.receive, 0), (ws.send, 'late'), (ws.close,)):
         assert world.real_thread(told, call, *args).join() == 4001
     assert world.real_thread(ws._link.join, 5).join()
+
+
+@pytest.mark.only('green')
+def test_a_call_of_an_os_thread_in_the_last_step_is_told_of_the_end(world):
+    """The step has finished the link, and is not over."""
+    ws, peer = accepted(world)
+    link = ws._link
+    peer.close()
+    world.wait_until(lambda: link.finished)
+    link._inside = True
+    for call, *args in ((ws.send, 'late'), (ws.close,)):
+        with pytest.raises(ConnectionClosed):
+            world.real_thread(call, *args).join()
+    result = world.real_thread(broadcast, [ws], 'late').join()
+    assert result.closed == [ws]
+    link._inside = False
