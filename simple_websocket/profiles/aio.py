@@ -60,7 +60,9 @@ class TransportWire(Wire):
         # asyncio's own transport does nothing before it calls send itself, and
         # takes what is left over; others keep writes for later.
         if type(transport) is _SelectorTransport:
-            self.fileno = plain_fileno(getattr(self.sock, '_sock', None))
+            tcp = getattr(self.sock, '_sock', None)
+            self.fileno = plain_fileno(tcp)
+            self.raw_send = getattr(tcp, 'send', None)
 
     @property
     def closing(self) -> bool:
