@@ -164,7 +164,8 @@ class Bench:
         table = self.tables['idle'] = Table('idle', 'Idle connections', 'kib')
         entries = self.selected(e for e in SERVERS.values() if e.idle)
         for entry in sorted(entries, key=lambda e: GROUPS.index(e.group)):
-            many = 2000 if self.short or entry.group == 'threads' else 10000
+            many = 10000 if entry.group != 'threads' else 2000
+            many = 1000 if self.short else many
             _say(f'idle: {entry.name}, {many} connections')
             row = Row(entry)
             table.rows.append(row)
@@ -226,7 +227,7 @@ class Bench:
     def run_broadcast(self) -> None:
         """CPU of a delivery, beside that of a bare send on the same sockets."""
         table = self.tables['broadcast'] = Table('broadcast', 'Broadcast of 64 B', 'cpu')
-        for profile, many in (('gevent', 10000), ('threads', 2000)):
+        for profile, many in (('gevent', 2000 if self.short else 10000), ('threads', 2000)):
             ours = Delivery(f'broadcast-{profile}', profile, 'ours', 'broadcast()')
             bare = Delivery(f'send-{profile}', profile, 'bare', 'bare send')
             if not self.selected([ours]):

@@ -121,7 +121,12 @@ ECHOES = [
         names=('threads', 'bare-threads'),
     ),
     Echo(
-        'many', '64 B × 1,000 connections', 1000, _repeat(64, True), roles=('ours', 'bare')
+        'many',
+        '64 B × 1,000 connections',
+        1000,
+        _repeat(64, True),
+        roles=('ours', 'bare'),
+        short=False,
     ),
     Echo(
         'crowd',
