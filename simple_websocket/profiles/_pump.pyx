@@ -6,17 +6,18 @@ chunks: it is decoded where it was received.
 
 A call that does not wait keeps the GIL, since these system calls take less than
 handing it to another thread and back; but for a write where it is large, or
-where other threads wait in ``wait_and_take``.  Whatever is
-received without waiting is received into ``room``, which all connections share;
-it is busy as long as somebody decodes what is in it, since the collector, and
-with it anything else, may run meanwhile.
+where other threads wait in ``wait_and_take``.
+
+Whatever is received without waiting is received into ``room``, which all
+connections share; it is busy as long as somebody decodes what is in it, since
+the collector, and with it anything else, may run meanwhile.
 
 A thread that waits for the GIL demands it after 5 ms, and whoever has it then
 has to let go in the middle of what he does.  Where hundreds wait, each of their
 turns is cut to pieces, and the more time goes into changing threads the more of
-them wait: 1,000 busy connections took ten times the CPU of 100.  So no more
-than 128 threads that have received something wait for the GIL at a time,
-the others for their turn to do so, which wakes nobody before it comes.
+them wait: 1,000 busy connections took ten times the CPU of 100.  So no more than
+128 threads that have received something wait for the GIL at a time, and the
+others for their turn to do so, which wakes nobody before it comes.
 """
 
 from .._codec cimport HEADER, CompiledDecoder, frame_of, put_header

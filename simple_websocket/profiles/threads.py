@@ -182,10 +182,10 @@ class ThreadLink(LockedLink):
                 begun = True
                 message = self._came(arrived[0])
             return message
-        except BaseException:
+        except BaseException as error:
             if message is not None:
                 self.protocol.input_buffer().appendleft(message)
-            elif begun:
+            elif begun or isinstance(error, MemoryError):
                 self._guarded(self._poison)
             elif arrived and not at_end(arrived[0]):
                 self._guarded(lambda: self._take_in(arrived[0]))

@@ -277,3 +277,16 @@ def test_an_interrupt_before_the_hub_watches_leaves_nothing_to_stop(world, monke
         peer = Peer(theirs, client=True)
         peer.head()
         peer.read()
+
+
+@pytest.mark.only('threads')
+def test_bytes_that_no_memory_was_left_for_fail_the_connection(world, monkeypatch):
+    ws, peer = accepted(world)
+
+    def exhausted(wire, decoder, size, arrived):
+        raise MemoryError
+
+    monkeypatch.setattr('simple_websocket.profiles.threads.wait_and_take', exhausted)
+    with pytest.raises(MemoryError):
+        ws.receive()
+    is_failed(ws, peer)
