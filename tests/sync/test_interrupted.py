@@ -166,11 +166,15 @@ def test_an_interrupt_right_behind_the_last_byte_does_no_harm(world, classes, mo
             raise KeyboardInterrupt
         return given
 
-    reading = world.spawn(peer.read)
+    def read():
+        world.wait_until(lambda: ws._link.protocol.congested)  # else nobody has to wait
+        return peer.read()
+
+    reading = world.spawn(read)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(link, name, interrupted)
-        ws.send(b'x' * 16_000_000)
-    assert reading.join() == (BINARY, b'x' * 16_000_000)
+        ws.send(b'x' * 24_000_000)
+    assert reading.join() == (BINARY, b'x' * 24_000_000)
     ws.send('and on')
     peer.expect(TEXT, b'and on')
     ws._link.abandon()
