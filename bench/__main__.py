@@ -50,7 +50,7 @@ class Bench:
     def __init__(self, options: argparse.Namespace) -> None:
         self.short = options.short
         self.rounds = options.rounds or (2 if self.short else 5)
-        self.seconds = options.seconds or (0.15 if self.short else 0.8)
+        self.seconds = options.seconds or (0.14 if self.short else 0.8)
         self.only = set(options.only.split(',')) if options.only else None
         self.cases = set(options.cases.split(',')) if options.cases else None
         self.most_connections = raise_limits()
@@ -259,7 +259,7 @@ class Bench:
         if not table.rows:
             return
         _say(title)
-        seconds = max(self.seconds, 0.3)
+        seconds = max(self.seconds, 0.2)
         with running([SERVERS['for-clients']], cores()[1]) as (servers, failures):
             if failures:
                 raise SystemExit(f'bench: the server for clients {failures["for-clients"]}')
