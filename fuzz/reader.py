@@ -1,16 +1,14 @@
 """What the targets have in common: reading choices off an input, ways to cut
-bytes into pieces, frames built and parsed with `struct` alone."""
+bytes into pieces, frames."""
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
+
+from tests.support.frames import Frame
 
 T = TypeVar('T')
-
-CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
-KEY = b'\x37\xfa\x21\x3d'
 
 
 class Reader:
@@ -55,60 +53,6 @@ def cuts(data: bytes, way: int) -> Iterator[bytes]:
         at += size
 
 
-def frame(
-    opcode: int, payload: bytes, masked: bool, fin: bool = True, rsv: int = 0
-) -> bytes:
-    """A frame as section 5.2 draws it."""
-    size = len(payload)
-    bit = 0x80 if masked else 0
-    head = bytes([(opcode & 15) | (rsv & 7) << 4 | fin << 7])
-    if size < 126:
-        head += bytes([bit | size])
-    elif size < 65536:
-        head += struct.pack('!BH', bit | 126, size)
-    else:
-        head += struct.pack('!BQ', bit | 127, size)
-    return head + KEY + unmasked(payload, KEY) if masked else head + payload
-
-
-def unmasked(payload: bytes, key: bytes) -> bytes:
-    size = len(payload)
-    wide = (key * (size // 4 + 1))[:size]
-    return (int.from_bytes(payload, 'big') ^ int.from_bytes(wide, 'big')).to_bytes(size, 'big')
-
-
-class Parsed(NamedTuple):
-    opcode: int
-    payload: bytes
-    fin: bool
-    rsv: int
-
-
-def parse(data: bytes, masked: bool) -> list[Parsed]:
-    """The frames of what we wrote: whole, and as section 5 wants them."""
-    frames = []
-    at = 0
-    while at < len(data):
-        first, second = data[at], data[at + 1]
-        at += 2
-        size = second & 0x7F
-        if size == 126:
-            (size,) = struct.unpack_from('!H', data, at)
-            at += 2
-            assert size > 125, 'a length in too many bytes'
-        elif size == 127:
-            (size,) = struct.unpack_from('!Q', data, at)
-            at += 8
-            assert size > 65535, 'a length in too many bytes'
-        assert bool(second & 0x80) is masked, 'masked where it must not be, or the reverse'
-        key = data[at : at + 4] if masked else bytes(4)
-        at += 4 if masked else 0
-        payload = data[at : at + size]
-        assert len(payload) == size, 'half a frame'
-        at += size
-        opcode = first & 15
-        assert opcode in (CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG), 'a reserved opcode'
-        assert opcode < CLOSE or (first & 0x80 and size < 126), 'no control frame'
-        assert not first & 0x30, 'RSV2 or RSV3'
-        frames.append(Parsed(opcode, unmasked(payload, key), bool(first & 0x80), first >> 4 & 7))
-    return frames
+def frame(opcode: int, payload: bytes, masked: bool, fin: bool = True, rsv: int = 0) -> bytes:
+    """A frame as section 5.2 draws it, masked with the same key every time."""
+    return Frame(opcode, payload, fin, rsv).raw(masked)

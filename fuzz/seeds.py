@@ -12,7 +12,8 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from fuzz.reader import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, frame
+from fuzz.reader import frame
+from tests.support.frames import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT
 
 ROOT = Path(__file__).resolve().parent
 CORPUS = ROOT / 'corpus'

@@ -15,29 +15,15 @@ import struct
 import zlib
 from typing import Any
 
-CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
+from tests.support.frames import BINARY, CLOSE, PING, PONG, TEXT, Frame, reading
+
 GUID = b'258EAFA5-E914-47DA-95CA-C5AB0DC85B11'
 HOST = '127.0.0.1'
 
 
-def xor(payload: bytes, key: bytes) -> bytes:
-    size = len(payload)
-    mask = (key * (size // 4 + 1))[:size]
-    return (int.from_bytes(payload, 'big') ^ int.from_bytes(mask, 'big')).to_bytes(size, 'big')
-
-
 def frame(opcode: int, payload: bytes = b'', fin: bool = True, rsv1: bool = False) -> bytes:
     """A masked frame (RFC 6455 section 5.2)."""
-    size = len(payload)
-    head = bytes([opcode | fin << 7 | rsv1 << 6])
-    if size < 126:
-        head += bytes([0x80 | size])
-    elif size < 65536:
-        head += struct.pack('!BH', 0x80 | 126, size)
-    else:
-        head += struct.pack('!BQ', 0x80 | 127, size)
-    key = os.urandom(4)
-    return head + key + xor(payload, key)
+    return Frame(opcode, payload, fin, 4 if rsv1 else 0).raw(True, os.urandom(4))
 
 
 def request(path: str, deflate: bool = False, **headers: str) -> bytes:
@@ -135,21 +121,18 @@ class Peer:
 
     def frame(self) -> tuple[int, bytes]:
         """Read a frame, whatever it is: its opcode and its payload."""
-        first, second = self._exactly(2)
-        assert first & 0x80, 'a fragment'
-        assert not second & 0x80, 'a masked frame'
-        size = second & 0x7F
-        if size == 126:
-            (size,) = struct.unpack('!H', self._exactly(2))
-            assert size > 125, 'not the shortest length'
-        elif size == 127:
-            (size,) = struct.unpack('!Q', self._exactly(8))
-            assert size > 65535, 'not the shortest length'
-        payload = self._exactly(size)
-        if first & 0x40:
-            assert self.deflate is not None, 'RSV1 that was not agreed upon'
-            payload = self.deflate.decompress(payload)
-        return first & 0x3F, payload
+        one = reading(masked=False)
+        size = next(one)
+        try:
+            while True:
+                size = one.send(self._exactly(size))
+        except StopIteration as end:
+            got = end.value
+        assert got.fin, 'a fragment'
+        if not got.rsv:
+            return got.opcode, got.payload
+        assert self.deflate is not None, 'RSV1 that was not agreed upon'
+        return got.opcode, self.deflate.decompress(got.payload)
 
     def hear(self) -> tuple[int, bytes]:
         """Read a frame, and answer pings that come before it."""

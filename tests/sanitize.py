@@ -55,7 +55,7 @@ def environment() -> dict[str, str]:
 
 def samples(dice: random.Random) -> Iterator[tuple[bytes, bool]]:
     """Bytes for a decoder, for ever; and whether their splits are all worth it."""
-    from support.lab import Frame, fragments, wire
+    from support.frames import Frame, fragments, wire
 
     while True:
         masked = dice.random() < 0.9

@@ -9,9 +9,10 @@ from __future__ import annotations
 from array import array
 from typing import Any
 
-from fuzz.reader import Reader, cuts, parse
+from fuzz.reader import Reader, cuts
 from simple_websocket import codec as seam
 from simple_websocket.codec import BINARY, CLOSE, CONTINUATION, FAILURE, Chunk
+from tests.support.frames import Frame, parse
 
 CODECS: list[tuple[type[Any], Any]] = [(seam.WsprotoDecoder, seam.wsproto_encode)]
 if seam.NAME == 'compiled':
@@ -94,8 +95,8 @@ def round_trip(chunk: Chunk) -> None:
         for _, encode in CODECS:
             fin = chunk.final or opcode >= CLOSE
             data = encode(opcode, chunk.payload, masked, chunk.compressed, fin)
-            (frame,) = parse(data, masked)
-            assert frame == (opcode, chunk.payload, fin, 4 * chunk.compressed)
+            (one,) = parse(data, masked)
+            assert one == Frame(opcode, chunk.payload, fin, 4 * chunk.compressed)
             for decoder, _ in CODECS:
                 back = decode(decoder, (not masked, None, None, chunk.compressed), [data])
                 assert back == [Chunk(opcode, chunk.payload, fin, chunk.compressed)]

@@ -14,12 +14,13 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from fuzz.reader import CLOSE, PING, PONG, TEXT, Parsed, Reader, cuts, frame, parse
+from fuzz.reader import Reader, cuts, frame
 from simple_websocket import ConnectionClosed
 from simple_websocket.closure import ABNORMAL_CLOSURE, NO_STATUS, close_payload, sendable
 from simple_websocket.deflate import PerMessageDeflate
 from simple_websocket.inbox import MAX_QUEUE_SIZE
 from simple_websocket.protocol import CLOSING, DONE, ENDED, ENDING, OPEN, Protocol
+from tests.support.frames import CLOSE, PING, PONG, TEXT, Frame, parse
 
 #: What frames are made of, beside what the input says.
 PAYLOADS = (
@@ -69,7 +70,7 @@ class Link:
         self.arrived = b''  # in the kernel, not read
         self.fin = False
         self.full = False  # TCP takes nothing
-        self.said: list[Parsed] = []
+        self.said: list[Frame] = []
         self.got: list[str | bytes] = []
         self.state = OPEN
         self.asked_closed = False
@@ -117,7 +118,7 @@ class Link:
                 return
             self.guarded(protocol.drained)
 
-    def heard(self, one: Parsed) -> None:
+    def heard(self, one: Frame) -> None:
         assert not self.said or self.said[-1].opcode != CLOSE, 'a frame behind the Close'
         if one.opcode == CLOSE and one.payload:
             assert sendable(int.from_bytes(one.payload[:2], 'big'))
@@ -260,7 +261,7 @@ def compare(one: Link, other: Link) -> None:
     assert a.half_close == b.half_close
 
 
-def told(one: Parsed) -> Parsed:
+def told(one: Frame) -> Frame:
     """A frame without what zlib and the split have a say in: the words of a
     failure, and whether invalid UTF-8 or the limit was met first."""
     if one.opcode == CLOSE and (code := int.from_bytes(one.payload[:2], 'big')) in (1007, 1009):

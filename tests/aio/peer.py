@@ -1,4 +1,4 @@
-"""A scripted peer on asyncio streams: see `support.peer` for its parser."""
+"""A scripted peer on asyncio streams: see `support.peer`."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import asyncio
 import contextlib
 import os
 import socket
-import struct
 from collections.abc import AsyncIterator
 from typing import Any
 
-from support.peer import CLOSE, KEY, frame, switching, xor
+from support.frames import CLOSE, frame, reading
+from support.peer import KEY, switching
 
 from simple_websocket import AioClient, AioServer
 
@@ -53,17 +53,15 @@ class Peer:
 
     async def read(self) -> tuple[int, bytes]:
         """Read a frame: its first byte without FIN, and its payload."""
-        first, second = await self.reader.readexactly(2)
-        assert first & 0x80, 'a fragment'
-        assert bool(second & 0x80) is not self.client, 'masked by the wrong end'
-        size = second & 0x7F
-        if size == 126:
-            (size,) = struct.unpack('!H', await self.reader.readexactly(2))
-        elif size == 127:
-            (size,) = struct.unpack('!Q', await self.reader.readexactly(8))
-        key = await self.reader.readexactly(4) if second & 0x80 else None
-        payload = await self.reader.readexactly(size)
-        return first & 0x7F, payload if key is None else xor(payload, key)
+        one = reading(masked=not self.client)
+        size = next(one)
+        try:
+            while True:
+                size = one.send(await self.reader.readexactly(size))
+        except StopIteration as end:
+            got = end.value
+        assert got.fin, 'a fragment'
+        return got.opcode | got.rsv << 4, got.payload
 
     async def expect(self, opcode: int, payload: bytes | None = None) -> bytes:
         got, data = await self.read()

@@ -14,7 +14,7 @@ import pytest
 import trustme
 from aio.peer import HEADERS, Peer, fds, until
 from aiohttp import web
-from support.peer import CLOSE, PING, PONG, TEXT, frame
+from support.frames import CLOSE, PING, PONG, TEXT, frame
 from websockets.asyncio.client import connect
 
 from simple_websocket import AioClient, AioServer, ConnectionClosed, ConnectionError

@@ -12,7 +12,8 @@ import pytest
 import trustme
 import websockets
 from aio.peer import Peer, connected, fds, listening, tcp_pair, until
-from support.peer import TEXT, switching
+from support.frames import TEXT
+from support.peer import switching
 from websockets.asyncio.server import serve
 
 from simple_websocket import AioClient, ConnectionClosed, ConnectionError

@@ -8,7 +8,7 @@ import asyncio
 import pytest
 from aio.peer import end
 from support.codes import INVALID, INVALID_EDGES, NO_CODE, VALID_EDGES
-from support.peer import TEXT
+from support.frames import TEXT
 
 from simple_websocket import ConnectionClosed
 

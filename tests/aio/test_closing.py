@@ -8,7 +8,7 @@ import struct
 
 import pytest
 from aio.peer import HEADERS, accepted, connected, end, fds, tcp_pair, until
-from support.peer import TEXT
+from support.frames import TEXT
 
 from simple_websocket import AioClient, AioServer, ConnectionClosed, ConnectionError
 

@@ -14,7 +14,8 @@ from aio.peer import HEADERS, Peer, end, listening, tcp_pair, until
 from aio.test_aiohttp import application, raw
 from aio.test_asgi import Script, text
 from aiohttp import web
-from support.peer import BINARY, TEXT, switching
+from support.frames import BINARY, TEXT
+from support.peer import switching
 from websockets.asyncio.client import connect
 
 from simple_websocket import AioClient, AioServer, ConnectionClosed, ConnectionError

@@ -9,7 +9,8 @@ import pytest
 from aio.peer import HEADERS, Peer, accepted, listening, tcp_pair
 from aio.rows import each_section
 from support.deflates import ANSWERS, OFFERS, Packer, Unpacker, agreed, words
-from support.peer import BINARY, PING, PONG, switching
+from support.frames import BINARY, PING, PONG
+from support.peer import switching
 
 from simple_websocket import AioClient, AioServer, ConnectionError
 

@@ -26,8 +26,8 @@ from support.faults import (
     ZIPPED,
     bomb,
 )
-from support.lab import CONTINUATION, Frame, fragments, wire
-from support.peer import BINARY, CLOSE, KEY, PING, PONG, TEXT, switching
+from support.frames import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, Frame, fragments, wire
+from support.peer import KEY, switching
 
 from simple_websocket import AioClient, AioServer, ConnectionClosed, ConnectionError, codec
 

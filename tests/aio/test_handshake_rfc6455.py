@@ -8,8 +8,8 @@ import asyncio
 import pytest
 from aio.peer import Peer, listening, tcp_pair
 from aio.rows import each_section
+from support.frames import CLOSE, TEXT, frame
 from support.handshakes import REQUESTS, RESPONSES
-from support.peer import CLOSE, TEXT, frame
 
 from simple_websocket import AioClient, AioServer, ConnectionError
 

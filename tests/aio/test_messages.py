@@ -8,7 +8,7 @@ import zlib
 
 import pytest
 from aio.peer import accepted, connected, end, until
-from support.peer import BINARY, PING, PONG, TEXT, frame
+from support.frames import BINARY, PING, PONG, TEXT, frame
 
 from simple_websocket import AioServer, ConnectionClosed, SimpleWebsocketError
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from support.lab import BINARY, CONTINUATION, PING, TEXT, End, Frame
+from support.frames import BINARY, CONTINUATION, PING, TEXT, Frame
+from support.lab import End
 
 from simple_websocket.protocol import MANY_FRAMES, MAX_APPETITE
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import pytest
 from support.codes import INVALID, INVALID_EDGES, NO_CODE, VALID, VALID_EDGES
-from support.lab import CLOSE, TEXT, End, Frame, closing, fragments, ways, wire
+from support.frames import CLOSE, TEXT, Frame, closing, fragments, wire
+from support.lab import End, ways
 
 from simple_websocket.protocol import CLOSING, ENDED, OPEN
 

@@ -15,10 +15,9 @@ from itertools import chain
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.lab import (
+from support.frames import (
     BINARY,
     CLOSE,
-    CODECS,
     CONTINUATION,
     KEY,
     PING,
@@ -27,10 +26,9 @@ from support.lab import (
     Frame,
     fragments,
     parse,
-    quick,
-    ways,
     wire,
 )
+from support.lab import CODECS, quick, ways
 
 from simple_websocket.codec import FAILURE, Chunk
 

@@ -25,22 +25,19 @@ from support.deflates import (
     pmd,
     words,
 )
-from support.lab import (
+from support.frames import (
     BINARY,
     CLOSE,
     CONTINUATION,
     PING,
     PONG,
-    ROLES,
     TEXT,
-    End,
     Frame,
     closing,
-    deflated,
     fragments,
-    ways,
     wire,
 )
+from support.lab import ROLES, End, deflated, ways
 
 from simple_websocket.deflate import (
     Deflate,

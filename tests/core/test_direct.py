@@ -4,19 +4,8 @@ a message may go past those that wait; what comes of it is what comes of `feed()
 from __future__ import annotations
 
 import pytest
-from support.lab import (
-    BINARY,
-    CONTINUATION,
-    PING,
-    PONG,
-    TEXT,
-    End,
-    Frame,
-    closing,
-    fragments,
-    ways,
-    wire,
-)
+from support.frames import BINARY, CONTINUATION, PING, PONG, TEXT, Frame, closing, fragments, wire
+from support.lab import End, ways
 
 from simple_websocket.protocol import ENDED, ENDING, MANY_FRAMES, MAX_APPETITE
 

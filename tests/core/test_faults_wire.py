@@ -7,7 +7,8 @@ import random
 import time
 import tracemalloc
 
-from support.lab import BINARY, CONTINUATION, TEXT, End, Frame, parse, wire
+from support.frames import BINARY, CONTINUATION, TEXT, Frame, parse, wire
+from support.lab import End
 
 from simple_websocket import codec
 from simple_websocket.options import Options

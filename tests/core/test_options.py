@@ -6,7 +6,8 @@ import dataclasses
 import logging
 
 import pytest
-from support.lab import TEXT, Clock, End, Frame
+from support.frames import TEXT, Frame
+from support.lab import Clock, End
 
 from simple_websocket.deflate import Deflate, PerMessageDeflate
 from simple_websocket.options import Options, check_timeout

@@ -12,24 +12,20 @@ import tracemalloc
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.lab import (
+from support.frames import (
     BINARY,
     CLOSE,
     CONTINUATION,
     PING,
     PONG,
-    ROLES,
     TEXT,
-    End,
     Frame,
     closing,
-    deflated,
     fragments,
     parse,
-    quick,
-    ways,
     wire,
 )
+from support.lab import ROLES, End, deflated, quick, ways
 
 from simple_websocket import ConnectionClosed
 from simple_websocket.deflate import PerMessageDeflate

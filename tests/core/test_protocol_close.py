@@ -7,20 +7,19 @@ import tracemalloc
 from enum import IntEnum
 
 import pytest
-from support.lab import (
+from support.frames import (
     BINARY,
     CLOSE,
     CONTINUATION,
     PING,
     PONG,
     TEXT,
-    End,
     Frame,
     closing,
     fragments,
-    ways,
     wire,
 )
+from support.lab import End, ways
 
 from simple_websocket import ConnectionClosed
 from simple_websocket.closure import close_payload, sendable

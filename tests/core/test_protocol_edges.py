@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from support.lab import BINARY, PING, PONG, TEXT, End, Frame, closing, parse, wire
+from support.frames import BINARY, PING, PONG, TEXT, Frame, closing, parse, wire
+from support.lab import End
 
 from simple_websocket.closure import close_payload, sendable
 from simple_websocket.deflate import PerMessageDeflate

@@ -4,16 +4,8 @@ up, and a keepalive that finds silent peers and blames no others."""
 from __future__ import annotations
 
 import pytest
-from support.lab import (
-    CLOSE,
-    PING,
-    PONG,
-    TEXT,
-    End,
-    Frame,
-    closing,
-    wire,
-)
+from support.frames import CLOSE, PING, PONG, TEXT, Frame, closing, wire
+from support.lab import End
 
 from simple_websocket.protocol import CLOSING, DONE, ENDED, ENDING, OPEN
 

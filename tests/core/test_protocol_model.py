@@ -20,7 +20,8 @@ from hypothesis.stateful import (
     precondition,
     rule,
 )
-from support.lab import BINARY, CLOSE, PING, PONG, TEXT, Clock, Frame, deflated, parse
+from support.frames import BINARY, CLOSE, PING, PONG, TEXT, Frame, parse
+from support.lab import Clock, deflated
 from support.model import ANYTHING, DONE, ENDING, OPEN, ORDER, Closed, Event, Model, viable
 
 from simple_websocket import ConnectionClosed

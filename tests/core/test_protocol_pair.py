@@ -7,7 +7,8 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.lab import BINARY, CLOSE, TEXT, Clock, parse, quick
+from support.frames import BINARY, CLOSE, TEXT, parse
+from support.lab import Clock, quick
 
 from simple_websocket import ConnectionClosed
 from simple_websocket.closure import close_payload

@@ -8,21 +8,8 @@ import tracemalloc
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.lab import (
-    BINARY,
-    CONTINUATION,
-    PING,
-    PONG,
-    ROLES,
-    TEXT,
-    End,
-    Frame,
-    closing,
-    deflated,
-    fragments,
-    quick,
-    wire,
-)
+from support.frames import BINARY, CONTINUATION, PING, PONG, TEXT, Frame, closing, fragments, wire
+from support.lab import ROLES, End, deflated, quick
 
 from simple_websocket import ConnectionClosed
 from simple_websocket.deflate import PerMessageDeflate

@@ -10,7 +10,7 @@ import threading
 from types import SimpleNamespace
 
 import pytest
-from support.lab import BINARY, PING, TEXT, Frame, wire
+from support.frames import BINARY, PING, TEXT, Frame, wire
 
 from simple_websocket import codec as codecs
 from simple_websocket.profiles import pump

@@ -4,7 +4,8 @@ that would write the same bytes, and for no other."""
 from __future__ import annotations
 
 import pytest
-from support.lab import BINARY, TEXT, End, Frame, closing, parse
+from support.frames import BINARY, TEXT, Frame, closing, parse
+from support.lab import End
 
 from simple_websocket import ConnectionClosed
 from simple_websocket.deflate import PerMessageDeflate

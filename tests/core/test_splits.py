@@ -9,20 +9,19 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import pytest
-from support.lab import (
+from support.frames import (
     BINARY,
     CLOSE,
     CONTINUATION,
     PING,
     PONG,
     TEXT,
-    End,
     Frame,
     closing,
-    deflated,
     fragments,
     wire,
 )
+from support.lab import End, deflated
 
 from simple_websocket.codec import FAILURE
 from simple_websocket.deflate import PerMessageDeflate

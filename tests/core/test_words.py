@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from support.lab import BINARY, TEXT, End, Frame, closing, deflated, fragments
+from support.frames import BINARY, TEXT, Frame, closing, fragments
+from support.lab import End, deflated
 
 from simple_websocket.client_handshake import (
     MAX_INFORMATIONAL,

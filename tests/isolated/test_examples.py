@@ -17,7 +17,8 @@ import time
 
 import pytest
 from support.example import EXAMPLES, Program, free_port, running
-from support.peer import KEY, TEXT, Peer
+from support.frames import TEXT
+from support.peer import KEY, Peer
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 

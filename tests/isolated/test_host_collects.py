@@ -8,7 +8,8 @@ import socket
 import threading
 
 import pytest
-from support.peer import KEY, TEXT, Peer
+from support.frames import TEXT
+from support.peer import KEY, Peer
 from werkzeug.serving import make_server
 
 from simple_websocket import Server

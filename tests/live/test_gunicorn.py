@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 from live.servers import HOSTS, wait_until
-from support.peer import TEXT, frame
+from support.frames import TEXT, frame
 
 pytestmark = pytest.mark.timeout(60)
 

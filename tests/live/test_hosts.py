@@ -13,7 +13,7 @@ from contextlib import suppress
 
 import pytest
 from live.servers import wait_until
-from support.peer import BINARY, CLOSE, TEXT, frame
+from support.frames import BINARY, CLOSE, TEXT, frame
 
 pytestmark = pytest.mark.timeout(30)
 

@@ -8,7 +8,8 @@ import threading
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 import pytest
-from support.peer import CLOSE, KEY, TEXT, Peer
+from support.frames import CLOSE, TEXT
+from support.peer import KEY, Peer
 
 from simple_websocket import ConnectionError, Server, hosts, register_host
 from simple_websocket.hosts import Host

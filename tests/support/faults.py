@@ -1,6 +1,6 @@
 """What can be wrong on the wire, as tables that several suites go through.
 
-A frame here is a `lab.Frame`; `peer.send(lab.wire(frames, peer.client))` puts
+A frame here is a `Frame`; `peer.send(wire(frames, peer.client))` puts
 it on the wire of a scripted peer.
 """
 
@@ -10,7 +10,8 @@ import functools
 import zlib
 from typing import Any
 
-from .lab import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, Frame, closing, deflated, fragments
+from .frames import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, Frame, closing, fragments
+from .lab import deflated
 from .peer import accepted, connected
 
 #: Row B1: each of them is answered with 1002.

@@ -1,15 +1,12 @@
 """What the tests of the protocol feed it with, and read its answers with.
 
-The frames are built and parsed here with `struct` alone, strictly and slowly,
-so that what a test says about the wire does not depend on the package. Time
-is a number that a test sets.
+The frames are those of `frames.py`. Time is a number that a test sets.
 """
 
 from __future__ import annotations
 
-import struct
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from hypothesis import settings
@@ -18,7 +15,7 @@ from simple_websocket import codec as seam
 from simple_websocket.closure import close_payload
 from simple_websocket.protocol import ENDED, Protocol
 
-CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
+from .frames import CLOSE, Frame, parse, wire
 
 ROLES = {'server': False, 'client': True}  # client=
 
@@ -37,90 +34,6 @@ class Codec(NamedTuple):
 #: The reference, and the one in use where that is another.
 CODECS = {'wsproto': Codec('wsproto', seam.WsprotoDecoder, seam.wsproto_encode)}
 CODECS.setdefault(seam.NAME, Codec(seam.NAME, seam.Decoder, seam.encode))
-
-KEY = b'\x37\xfa\x21\x3d'
-
-
-class Frame(NamedTuple):
-    """A frame as section 5.2 draws it; `raw` sets what must not be."""
-
-    opcode: int
-    payload: bytes = b''
-    fin: bool = True
-    rsv: int = 0  # RSV1 is 4
-    form: int | None = None  # bits of the length field: 7, 16 or 64
-    length: int | None = None  # declared, where it is not the payload's
-    flip_mask: bool = False
-
-    def raw(self, masked: bool, key: bytes = KEY) -> bytes:
-        size = len(self.payload) if self.length is None else self.length
-        form = self.form or (7 if size < 126 else 16 if size < 65536 else 64)
-        masked ^= self.flip_mask
-        head = bytes([self.opcode | self.rsv << 4 | self.fin << 7])
-        bit = 0x80 if masked else 0
-        if form == 7:
-            head += bytes([bit | size])
-        elif form == 16:
-            head += struct.pack('!BH', bit | 126, size)
-        else:
-            head += struct.pack('!BQ', bit | 127, size)
-        return head + key + xor(self.payload, key) if masked else head + self.payload
-
-
-def xor(payload: bytes, key: bytes) -> bytes:
-    return bytes(byte ^ key[index % 4] for index, byte in enumerate(payload))
-
-
-def closing(code: int | None = None, reason: str = '') -> Frame:
-    return Frame(CLOSE, b'' if code is None else struct.pack('!H', code) + reason.encode())
-
-
-def wire(frames: Sequence[Frame | bytes], masked: bool) -> bytes:
-    """The bytes of frames; bytes among them stand for themselves."""
-    return b''.join(one if isinstance(one, bytes) else one.raw(masked) for one in frames)
-
-
-def parse(data: bytes, masked: bool) -> list[Frame]:
-    """The frames in `data`: whole ones, masked or not as they must be."""
-    frames = []
-    at = 0
-    while at < len(data):
-        first, second = data[at : at + 2]
-        at += 2
-        size = second & 0x7F
-        if size == 126:
-            (size,) = struct.unpack_from('!H', data, at)
-            at += 2
-            assert size > 125, 'a length in too many bytes'
-        elif size == 127:
-            (size,) = struct.unpack_from('!Q', data, at)
-            at += 8
-            assert size > 65535, 'a length in too many bytes'
-        assert bool(second & 0x80) is masked, 'masked where it must not be, or the reverse'
-        key = data[at : at + 4] if masked else b'\0\0\0\0'
-        at += 4 if masked else 0
-        payload = data[at : at + size]
-        assert len(payload) == size, 'half a frame'
-        at += size
-        opcode = first & 0xF
-        assert opcode < 8 or (first & 0x80 and size < 126), 'no control frame'
-        frames.append(Frame(opcode, xor(payload, key), bool(first & 0x80), first >> 4 & 7))
-    return frames
-
-
-def fragments(opcode: int, *payloads: bytes, compressed: bool = False) -> list[Frame]:
-    """A message in as many frames as there are payloads."""
-    last = len(payloads) - 1
-    return [
-        Frame(
-            CONTINUATION if index else opcode,
-            payload,
-            index == last,
-            4 if compressed and not index else 0,
-        )
-        for index, payload in enumerate(payloads)
-    ]
-
 
 def deflated(payload: bytes, final: bool = False) -> bytes:
     """A message as RFC 7692 section 7.2.1 compresses it, by zlib alone."""

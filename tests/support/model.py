@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections import deque
 from typing import NamedTuple
 
-from support.lab import CLOSE, PONG
+from support.frames import CLOSE, PONG
 
 OPEN, ENDING, CLOSING, ENDED, DONE = 'open', 'ending', 'closing', 'ended', 'done'
 ORDER = (OPEN, ENDING, CLOSING, ENDED, DONE)

@@ -1,7 +1,6 @@
 """A scripted peer: the other end of a connection, byte by byte.
 
-It has a frame parser and builder of its own, strict and slow, so that what it
-says about the wire does not depend on the package.
+It builds and reads its frames with `frames.py`, and so without the package.
 """
 
 from __future__ import annotations
@@ -9,41 +8,15 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
-import os
-import struct
 from collections.abc import Iterator
 from typing import Any
 
 from simple_websocket import Client, Server
 
-TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
+from .frames import CLOSE, frame, reading
+
 KEY = base64.b64encode(b'0123456789abcdef').decode()
 GUID = '258EAFA5-E914-47DA-95CA-C5AB0DC85B11'
-
-
-def frame(
-    opcode: int, payload: bytes = b'', masked: bool = False, fin: bool = True, rsv: int = 0
-) -> bytes:
-    """A frame as section 5.2 draws it."""
-    size = len(payload)
-    head = bytes([opcode | (0x80 if fin else 0) | rsv << 4])
-    bit = 0x80 if masked else 0
-    if size < 126:
-        head += bytes([bit | size])
-    elif size < 65536:
-        head += struct.pack('!BH', bit | 126, size)
-    else:
-        head += struct.pack('!BQ', bit | 127, size)
-    if not masked:
-        return head + payload
-    key = os.urandom(4)
-    return head + key + xor(payload, key)
-
-
-def xor(payload: bytes, key: bytes) -> bytes:
-    mask = key * (len(payload) // 4 + 1)
-    number = int.from_bytes(payload, 'big') ^ int.from_bytes(mask[: len(payload)], 'big')
-    return number.to_bytes(len(payload), 'big')
 
 
 class Peer:
@@ -96,19 +69,15 @@ class Peer:
 
     def read(self) -> tuple[int, bytes]:
         """Read a frame: its first byte without FIN, and its payload."""
-        first, second = self._exactly(2)
-        assert first & 0x80, 'a fragment'
-        assert bool(second & 0x80) is not self.client, 'masked by the wrong end'
-        size = second & 0x7F
-        if size == 126:
-            (size,) = struct.unpack('!H', self._exactly(2))
-            assert size > 125, 'not the shortest length'
-        elif size == 127:
-            (size,) = struct.unpack('!Q', self._exactly(8))
-            assert size > 65535, 'not the shortest length'
-        key = self._exactly(4) if second & 0x80 else None
-        payload = self._exactly(size)
-        return first & 0x7F, payload if key is None else xor(payload, key)
+        one = reading(masked=not self.client)
+        size = next(one)
+        try:
+            while True:
+                size = one.send(self._exactly(size))
+        except StopIteration as end:
+            got = end.value
+        assert got.fin, 'a fragment'
+        return got.opcode | got.rsv << 4, got.payload
 
     def expect(self, opcode: int, payload: bytes | None = None) -> bytes:
         got, data = self.read()

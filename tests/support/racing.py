@@ -21,7 +21,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from .peer import BINARY, CLOSE, PING, PONG, TEXT, frame, switching
+from .frames import BINARY, CLOSE, PING, PONG, TEXT, frame
+from .peer import switching
 from .strict import Strict
 
 ROUNDS = int(os.environ.get('SWS_RACES', 200))

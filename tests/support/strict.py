@@ -11,7 +11,7 @@ import struct
 import zlib
 from typing import Any
 
-from .peer import BINARY, CLOSE, PING, PONG, TEXT, xor
+from .frames import BINARY, CLOSE, PING, PONG, TEXT, xor
 
 _SENDABLE = {1000, 1001, 1002, 1003, *range(1007, 1015)}
 

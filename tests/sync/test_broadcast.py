@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 
 import pytest
-from support.peer import BINARY, PING, PONG, TEXT, accepted, connected
+from support.frames import BINARY, PING, PONG, TEXT
+from support.peer import accepted, connected
 
 from simple_websocket import ConnectionClosed, Deflate, broadcast
 

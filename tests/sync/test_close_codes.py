@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 from support.codes import INVALID, INVALID_EDGES, NO_CODE, VALID_EDGES
-from support.peer import TEXT
+from support.frames import TEXT
 
 from simple_websocket import ConnectionClosed
 

@@ -9,7 +9,8 @@ import struct
 import warnings
 
 import pytest
-from support.peer import BINARY, CLOSE, PING, TEXT, accepted, both_ends, connected
+from support.frames import BINARY, CLOSE, PING, TEXT
+from support.peer import accepted, both_ends, connected
 
 from simple_websocket import ConnectionClosed
 

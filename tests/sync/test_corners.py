@@ -14,7 +14,8 @@ import sys
 import types
 
 import pytest
-from support.peer import TEXT, Peer, accepted, connected, environ_for, switching, tcp_pair
+from support.frames import TEXT
+from support.peer import Peer, accepted, connected, environ_for, switching, tcp_pair
 from sync.test_tls import context
 
 from simple_websocket import (

@@ -5,17 +5,8 @@ from __future__ import annotations
 
 import pytest
 from support.deflates import ANSWERS, OFFERS, Packer, Unpacker, agreed, words
-from support.peer import (
-    BINARY,
-    CLOSE,
-    PING,
-    PONG,
-    Peer,
-    accepted,
-    environ_for,
-    switching,
-    tcp_pair,
-)
+from support.frames import BINARY, CLOSE, PING, PONG
+from support.peer import Peer, accepted, environ_for, switching, tcp_pair
 
 from simple_websocket import Client, ConnectionError, Server
 

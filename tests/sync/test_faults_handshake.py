@@ -8,7 +8,8 @@ import socket
 import struct
 
 import pytest
-from support.peer import KEY, TEXT, Peer, accepted, environ_for, switching, tcp_pair
+from support.frames import TEXT
+from support.peer import KEY, Peer, accepted, environ_for, switching, tcp_pair
 
 from simple_websocket import Client, ConnectionClosed, ConnectionError, Server
 

@@ -11,18 +11,8 @@ import time
 import tracemalloc
 
 import pytest
-from support.peer import (
-    BINARY,
-    CLOSE,
-    PING,
-    PONG,
-    TEXT,
-    Peer,
-    accepted,
-    environ_for,
-    switching,
-    tcp_pair,
-)
+from support.frames import BINARY, CLOSE, PING, PONG, TEXT
+from support.peer import Peer, accepted, environ_for, switching, tcp_pair
 
 from simple_websocket import Client, ConnectionClosed, Server
 from simple_websocket.profiles import link as links

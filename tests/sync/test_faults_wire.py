@@ -21,8 +21,8 @@ from support.faults import (
     bomb,
     compressing,
 )
-from support.lab import CONTINUATION, Frame, fragments, wire
-from support.peer import BINARY, CLOSE, PING, PONG, TEXT, accepted
+from support.frames import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, Frame, fragments, wire
+from support.peer import accepted
 
 from simple_websocket import ConnectionClosed, codec
 

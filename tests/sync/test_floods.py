@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from support.peer import BINARY, PING
+from support.frames import BINARY, PING
 
 from simple_websocket.protocol import MAX_APPETITE
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from support.peer import TEXT, accepted
+from support.frames import TEXT
+from support.peer import accepted
 
 from simple_websocket import ConnectionClosed, broadcast
 

@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import pytest
+from support.frames import CLOSE, TEXT, frame
 from support.handshakes import REQUESTS, RESPONSES
-from support.peer import CLOSE, TEXT, Peer, frame, tcp_pair
+from support.peer import Peer, tcp_pair
 
 from simple_websocket import Client, ConnectionError, Server
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from support.peer import BINARY, TEXT, accepted
+from support.frames import BINARY, TEXT
+from support.peer import accepted
 from support.points import call_soon
 from sync.test_corners import fill
 

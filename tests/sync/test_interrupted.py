@@ -9,7 +9,8 @@ import signal
 import threading
 
 import pytest
-from support.peer import BINARY, TEXT, Peer, accepted, environ_for, tcp_pair
+from support.frames import BINARY, TEXT
+from support.peer import Peer, accepted, environ_for, tcp_pair
 
 from simple_websocket import ConnectionClosed, Server, broadcast
 from simple_websocket.profiles import threads

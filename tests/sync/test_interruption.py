@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from support.peer import TEXT
+from support.frames import TEXT
 
 from simple_websocket import ConnectionClosed
 

@@ -19,7 +19,8 @@ import ssl
 import pytest
 import trustme
 from support import modes
-from support.peer import TEXT, Peer, accepted, connected, environ_for, switching, tcp_pair
+from support.frames import TEXT
+from support.peer import Peer, accepted, connected, environ_for, switching, tcp_pair
 from support.points import Progress, raise_at_bytecode, throw_at_switch
 from support.strict import Strict
 

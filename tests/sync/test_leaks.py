@@ -9,7 +9,8 @@ import sys
 import warnings
 
 import pytest
-from support.peer import TEXT, Peer, environ_for, switching
+from support.frames import TEXT
+from support.peer import Peer, environ_for, switching
 
 import simple_websocket
 from simple_websocket import Client, ConnectionClosed, Server

@@ -5,19 +5,8 @@ from __future__ import annotations
 import zlib
 
 import pytest
-from support.peer import (
-    BINARY,
-    CLOSE,
-    PING,
-    PONG,
-    TEXT,
-    accepted,
-    both_ends,
-    connected,
-    environ_for,
-    frame,
-    tcp_pair,
-)
+from support.frames import BINARY, CLOSE, PING, PONG, TEXT, frame
+from support.peer import accepted, both_ends, connected, environ_for, tcp_pair
 
 from simple_websocket import ConnectionClosed, Deflate, Server, SimpleWebsocketError
 

@@ -8,17 +8,8 @@ import threading
 import warnings
 
 import pytest
-from support.peer import (
-    CLOSE,
-    TEXT,
-    Peer,
-    accepted,
-    both_ends,
-    connected,
-    environ_for,
-    switching,
-    tcp_pair,
-)
+from support.frames import CLOSE, TEXT
+from support.peer import Peer, accepted, both_ends, connected, environ_for, switching, tcp_pair
 
 from simple_websocket import Client, ConnectionClosed, Profile, Server, get_profile
 

@@ -15,7 +15,8 @@ import sys
 import pytest
 from support import greenery, modes
 from support import world as worlds
-from support.peer import TEXT, accepted, environ_for, tcp_pair
+from support.frames import TEXT
+from support.peer import accepted, environ_for, tcp_pair
 from support.racing import LIMIT, ROUNDS, Plan, RacingPeer, judge, message
 
 from simple_websocket import Client, ConnectionClosed, Server

@@ -7,7 +7,8 @@ interrupts; here, in the middle of a write or a read of the socket.
 from __future__ import annotations
 
 import pytest
-from support.peer import CLOSE, PING, PONG, TEXT, accepted
+from support.frames import CLOSE, PING, PONG, TEXT
+from support.peer import accepted
 
 from simple_websocket import ConnectionClosed, broadcast
 from simple_websocket.protocol import Protocol

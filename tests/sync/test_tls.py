@@ -8,7 +8,8 @@ import ssl
 
 import pytest
 import trustme
-from support.peer import BINARY, PING, TEXT, Peer, environ_for, switching
+from support.frames import BINARY, PING, TEXT
+from support.peer import Peer, environ_for, switching
 
 from simple_websocket import Client, ConnectionClosed, Server
 

@@ -4,7 +4,8 @@ half-close for reading that the peer would not notice."""
 from __future__ import annotations
 
 import pytest
-from support.peer import TEXT, Peer, environ_for
+from support.frames import TEXT
+from support.peer import Peer, environ_for
 
 from simple_websocket import ConnectionClosed, Server
 

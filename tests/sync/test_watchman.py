@@ -7,7 +7,8 @@ import threading
 import time
 
 import pytest
-from support.peer import BINARY, PING, PONG, TEXT, Peer, accepted, environ_for
+from support.frames import BINARY, PING, PONG, TEXT
+from support.peer import Peer, accepted, environ_for
 
 from simple_websocket import ConnectionClosed, Server, broadcast
 from simple_websocket.profiles import link as links

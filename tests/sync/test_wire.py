@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 
 import pytest
-from support.peer import TEXT, Peer, environ_for, tcp_pair
+from support.frames import TEXT
+from support.peer import Peer, environ_for, tcp_pair
 from sync.test_tls import context
 
 from simple_websocket import Server
