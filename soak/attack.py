@@ -19,17 +19,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
+from tests.support.frames import BINARY, CLOSE, CONTINUATION, PING, TEXT
+
 from . import report
-from .peer import (
-    BINARY,
-    CLOSE,
-    CONTINUATION,
-    HOST,
-    PING,
-    TEXT,
-    Peer,
-    frame,
-)
+from .peer import HOST, Peer, frame
 from .processes import Peak, RunningServer, end_when_told, environment, start
 from .servers import BACKENDS
 

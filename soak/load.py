@@ -24,20 +24,10 @@ import zlib
 from collections import Counter
 from collections.abc import Callable
 
+from tests.support.frames import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT
+
 from .gauge import cpu
-from .peer import (
-    BINARY,
-    CLOSE,
-    CONTINUATION,
-    PING,
-    PONG,
-    TEXT,
-    Peer,
-    dial,
-    frame,
-    request,
-    reset,
-)
+from .peer import Peer, dial, frame, request, reset
 from .servers import LIMIT, PUSHES, pushed
 
 WORKERS = 6

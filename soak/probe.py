@@ -12,7 +12,9 @@ import sys
 import threading
 import time
 
-from .peer import BINARY, Peer
+from tests.support.frames import BINARY
+
+from .peer import Peer
 
 PAUSE = 0.002
 

@@ -44,7 +44,7 @@ class Run:
 
     mode: Mode
     command: list[str]
-    patience: float = 1.0  # times the mode's bound
+    patience: float = 1.0  # times the mode's bound, and the waits of its tests
     process: subprocess.Popen[bytes] | None = None
     started: float = 0.0
     seconds: float = 0.0
@@ -73,7 +73,7 @@ class Run:
             self.process = subprocess.Popen(
                 self.command,
                 cwd=ROOT,
-                env=environment(self.mode),
+                env=environment(self.mode) | {'SWS_PATIENCE': str(self.patience)},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

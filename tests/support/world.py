@@ -27,6 +27,10 @@ from .modes import Mode
 
 LIMIT = 5.0
 
+#: How much longer a wait may take than it says: where all runs slowly, measured
+#: by coverage for one.
+PATIENCE = float(os.environ.get('SWS_PATIENCE', 1))
+
 
 class Task:
     """A function that runs on its own: a thread or a greenlet."""
@@ -53,7 +57,7 @@ class Task:
         Raises `TimeoutError` when the task is still running after `timeout`
         seconds. A killed task returns None.
         """
-        self._wait(timeout)
+        self._wait(timeout * PATIENCE)
         if not self.done:
             raise TimeoutError(f'{self!r} still runs after {timeout} s')
         self.joined = True
@@ -208,7 +212,7 @@ class World:
 
     def wait_until(self, condition: Callable[[], Any], timeout: float = LIMIT) -> Any:
         """Poll until `condition()` is true, and return what it returned."""
-        deadline = time.monotonic() + timeout
+        deadline = time.monotonic() + timeout * PATIENCE
         while not (value := condition()):
             if time.monotonic() > deadline:
                 raise AssertionError(f'still {value!r} after {timeout} s')
@@ -217,7 +221,7 @@ class World:
 
     def settles_to(self, fn: Callable[[], Any], expected: Any, timeout: float = LIMIT) -> None:
         """Assert that `fn()` becomes `expected` within `timeout` seconds."""
-        deadline = time.monotonic() + timeout
+        deadline = time.monotonic() + timeout * PATIENCE
         while (value := fn()) != expected:
             if time.monotonic() > deadline:
                 raise AssertionError(f'{value!r} after {timeout} s, not {expected!r}')
