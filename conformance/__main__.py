@@ -23,6 +23,7 @@ from . import environment, report, results
 from .agents import BACKENDS
 from .autobahn import Job
 from .environment import BUILD, Unavailable
+from .record import Record
 from .results import CODECS, ROLES, RUNS, SHORT, Failure, Result, Run
 
 #: Seconds between two words about what goes on.
@@ -45,7 +46,7 @@ def _parse() -> argparse.Namespace:
         ('kept', 'the same, and run nothing'),
     ):
         parser.add_argument(f'--{name}', action='store_true', help=words)
-    parser.add_argument('--write', action='store_true', help='write docs/conformance.rst')
+    parser.add_argument('--write', action='store_true', help='write the page and the record')
     parser.add_argument('--find', action='store_true', help='only say where Python 2.7 is')
     parser.add_argument('--prepare', action='store_true', help='only build the environment')
     options = parser.parse_args()
@@ -71,7 +72,10 @@ def main() -> int:
     except (Unavailable, Failure) as error:
         print(f'conformance: {error}', file=sys.stderr)
         return 1
-    todo = [job for job in jobs if not ((options.resume or options.kept) and job.recall())]
+    todo = jobs
+    if options.resume or options.kept:
+        record = Record()
+        todo = [job for job in jobs if not (job.recall() or record.recall(job))]
     if not options.kept:
         # In the short sections nearly all of the time is spent waiting.
         run_all(todo, options.jobs or (4 if options.short else os.cpu_count() or 1))
@@ -79,7 +83,7 @@ def main() -> int:
     for job in jobs:
         before = outcome.get(job.run)
         outcome[job.run] = before + job.result if before else job.result
-    return _tell(options, list(outcome.values()), python)
+    return _tell(options, jobs, list(outcome.values()), python)
 
 
 def _jobs(options: argparse.Namespace, python: Path) -> list[Job]:
@@ -102,14 +106,18 @@ def _jobs(options: argparse.Namespace, python: Path) -> list[Job]:
     return jobs
 
 
-def _tell(options: argparse.Namespace, outcome: list[Result], python: Path) -> int:
-    """Print the table, and write the page; returns the exit status."""
+def _tell(
+    options: argparse.Namespace, jobs: list[Job], outcome: list[Result], python: Path
+) -> int:
+    """Print the table, and write the page and the record; returns the exit status."""
     print(f'\n{report.table(outcome)}\n')
     strict = sum(result.strict for result in outcome)
     if options.write:
         # What is kept is strict, if not all.
         if strict == len(outcome) or options.kept:
-            print(f'wrote {report.write_page(outcome, python)}')
+            Record().write(jobs)
+            dates = sorted({job.date for job in jobs if job.result.strict})
+            print(f'wrote {report.write_page(outcome, dates, python)}')
         else:
             print('nothing written: not everything is strict')
     print(f'{strict} of {len(outcome)} runs are strict')

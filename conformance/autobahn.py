@@ -12,6 +12,7 @@ such a one, is run again by itself, twice at most; how many were is told.
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
 import select
@@ -50,6 +51,7 @@ class Job:
     def __init__(self, run: Run, cases: tuple[str, ...], python: Path, directory: Path) -> None:
         self.run = run
         self.directory = directory
+        self.date = datetime.date.today().isoformat()
         self.result = Result(run, cases)
         self._python = python
         self._deadline = 0.0
@@ -60,7 +62,11 @@ class Job:
 
     @property
     def name(self) -> str:
-        return f'{self.run.name} {self.directory.name}'
+        return f'{self.run.name} {self.part}'
+
+    @property
+    def part(self) -> str:
+        return self.directory.name
 
     @property
     def done(self) -> int:
@@ -82,6 +88,7 @@ class Job:
             return False
         if kept['of'] != self._fingerprint:
             return False
+        self.date = kept['on']
         self.result.seconds = kept['seconds']
         self.result.cases = {case: tuple(said) for case, said in kept['cases'].items()}
         self.result.repeated = tuple(kept['repeated'])
@@ -90,6 +97,7 @@ class Job:
     def _keep(self) -> None:
         kept = {
             'of': self._fingerprint,
+            'on': self.date,
             'seconds': self.result.seconds,
             'cases': self.result.cases,
             'repeated': self.result.repeated,

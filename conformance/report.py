@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import importlib.metadata
 import platform
 from collections.abc import Sequence
@@ -20,7 +19,6 @@ _MOST_FAULTS = 20
 
 _HEAD = (
     *('backend', 'host', 'codec', 'role', 'cases', 'OK', 'INFORMATIONAL', 'others', 'again'),
-    'seconds',
 )
 
 
@@ -59,7 +57,6 @@ def _row(result: Result) -> tuple[str, ...]:
         _pair(result, 'INFORMATIONAL'),
         _others(result),
         str(len(result.repeated)),
-        f'{result.seconds:.0f}',
     )
 
 
@@ -105,14 +102,14 @@ def _sections() -> str:
     return ', '.join(f'{section}: {count}' for section, count in SECTIONS.items())
 
 
-def page(results: Sequence[Result], python: Path) -> str:
+def page(results: Sequence[Result], dates: Sequence[str], python: Path) -> str:
     """The page of the documentation."""
     rows = ''.join('   * - ' + '\n     - '.join(cell) + '\n' for cell in map(_row, results))
     return _PAGE.format(
         total=sum(SECTIONS.values()),
         strict=sum(SECTIONS.values()) - len(INFORMATIONAL),
         informational=len(INFORMATIONAL),
-        date=datetime.date.today().isoformat(),
+        dates=' to '.join(dict.fromkeys((dates[0], dates[-1]))),
         versions=_versions(python),
         head='   * - ' + '\n     - '.join(_HEAD),
         rows=rows,
@@ -141,9 +138,12 @@ def _missing(results: Sequence[Result]) -> str:
     return text + '\n'
 
 
-def write_page(results: Sequence[Result], python: Path) -> Path:
-    """Write the page; returns where it is, relative to the project."""
-    PAGE.write_text(page(results, python), encoding='utf-8')
+def write_page(results: Sequence[Result], dates: Sequence[str], python: Path) -> Path:
+    """Write the page; returns where it is, relative to the project.
+
+    :param dates: of the days on which it was run, in their order.
+    """
+    PAGE.write_text(page(results, dates, python), encoding='utf-8')
     return PAGE.relative_to(ROOT)
 
 
@@ -167,7 +167,7 @@ included, is a fault, and so is a case that did not run.
 Result
 ------
 
-Run on {date}: {versions}.
+Run on {dates}: {versions}.
 
 .. list-table::
    :header-rows: 1
@@ -178,9 +178,7 @@ Run on {date}: {versions}.
 two different ones would show as two numbers.  ``again`` counts the cases that
 were run a second time, because the suite itself ended them: it gives half a
 second to most cases of section 6, and one to others, which is little on a machine
-that does other things.  No other case gets a second chance.  ``seconds`` is the wall clock of a
-run beside others, the suite's own work included, on a machine that does other
-things: it is no benchmark.
+that does other things.  No other case gets a second chance.
 
 What runs
 ---------
@@ -222,9 +220,10 @@ In a clone, with a CPython 2.7 on the machine besides Python 3:
 
    $ make conformance ARGS=--resume
 
-The second goes on where the first was interrupted.  Together that is hours of CPU,
-nearly all of it in sections 12 and 13: a thousand messages in each of 216 cases,
-compressed and inflated at both ends.  Sections {short}
+The second goes on where the first was interrupted, and leaves out what
+``conformance/record.json`` says has run with the same code and the same versions.
+Together that is hours of CPU, nearly all of it in sections 12 and 13: a thousand
+messages in each of 216 cases, compressed and inflated at both ends.  Sections {short}
 take half a minute; they are a part of ``make test`` as well:
 
 .. code-block:: console

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import platform
 import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -158,11 +158,12 @@ def parts(cases: Iterable[str]) -> dict[str, tuple[str, ...]]:
     return parts
 
 
-def fingerprint(cases: Iterable[str]) -> str:
+def fingerprint(cases: Iterable[str] = ()) -> str:
     """What a result depends on: our code, the installed packages, the cases."""
-    digest = hashlib.sha256(' '.join((sys.version, *cases)).encode())
+    python = f'{platform.python_implementation()} {platform.python_version()}'
+    digest = hashlib.sha256(' '.join((python, *cases)).encode())
     for path in sorted((ROOT / 'simple_websocket').rglob('*')):
-        if path.suffix in ('.py', '.pyx', '.so'):
+        if path.suffix in ('.py', '.pyx', '.pxd'):
             digest.update(path.read_bytes())
     digest.update((ROOT / 'conformance' / 'agents.py').read_bytes())
     for name in ('wsproto', 'greenlet', *HOSTS.values()):

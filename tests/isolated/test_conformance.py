@@ -19,6 +19,7 @@ from support.modes import BY_NAME
 from conformance import report
 from conformance.autobahn import Job, timer_went_off
 from conformance.environment import ROOT, Unavailable, find_python27
+from conformance.record import Record
 from conformance.results import (
     INFORMATIONAL,
     RUNS,
@@ -309,15 +310,35 @@ def test_only_a_strict_result_of_the_same_cases_is_taken_again(tmp_path):
     assert not Job(RUNS[0], CASES, tmp_path / 'python', tmp_path).recall()
 
 
+def test_the_record_has_what_was_strict_and_is_of_no_use_to_other_code(tmp_path, monkeypatch):
+    path = tmp_path / 'record.json'
+    jobs = [Job(run, CASES, tmp_path / 'python', tmp_path / '13.7') for run in RUNS[:2]]
+    jobs[0].result = result_of({})
+    jobs[0].result.repeated = ('6.99.1', '6.99.2')
+    jobs[0].date = '2026-01-02'
+    jobs[1].result = result_of({'6.99.7': ('NON-STRICT', 'OK')})
+    assert not Record(path).recall(jobs[0])
+    Record(path).write(jobs)
+    again = [Job(run, CASES, tmp_path / 'python', tmp_path / '13.7') for run in RUNS[:2]]
+    assert [Record(path).recall(job) for job in again] == [True, False]
+    assert (again[0].date, again[0].result.cases) == ('2026-01-02', jobs[0].result.cases)
+    assert again[0].result.repeated == ('6.99.1', '6.99.2')
+    assert not Record(path).recall(Job(RUNS[0], CASES, tmp_path / 'python', tmp_path / '13.6'))
+    monkeypatch.setattr('conformance.record.fingerprint', lambda: 'of other code')
+    assert not Record(path).recall(again[0])
+
+
 def pages_words(changes):
     """What the page says, of a strict run and one with changes, without line ends."""
     other = result_of(changes)
     other.run = RUNS[-1]
-    return ' '.join(report.page([result_of({}), other], sys.executable).split())
+    dates = ['2026-01-02', '2026-01-03']
+    return ' '.join(report.page([result_of({}), other], dates, sys.executable).split())
 
 
 def test_the_page_says_what_has_not_run():
     assert '*not run*' not in pages_words({})
+    assert 'Run on 2026-01-02 to 2026-01-03: ' in pages_words({})
     words = pages_words({'13.99.1': None})
     assert '- 516 - 513 - 3 - 1 not run - 0' in words
     assert '*not run* counts' in words
@@ -336,11 +357,11 @@ def test_the_page_has_every_run_and_each_is_strict():
     assert {(row[0], row[2], row[3]) for row in rows[1:]} == {
         (run.backend, run.codec, run.role) for run in RUNS
     }
-    for *_, cases, ok, informational, others, _, _ in rows[1:]:
+    for *_, cases, ok, informational, others, _ in rows[1:]:
         missing = 517 - int(cases)
         assert (int(ok), informational) == (int(cases) - 3, '3')
         assert others == (f'{missing} not run' if missing else '0')
         # Only compression may be left for another time.
         assert missing <= SECTIONS[12] + SECTIONS[13]
     assert len(rows) == 1 + len(RUNS)
-    assert re.search(r'\nRun on \d{4}-\d\d-\d\d: CPython 3\.\d+\.\d+, simple-websocket ', text)
+    assert re.search(r'\nRun on 2\d\d\d-[-0-9to ]+: CPython 3\.\d+\.\d+, simple-websocket ', text)
