@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import importlib.metadata
 import platform
@@ -158,14 +159,20 @@ def parts(cases: Iterable[str]) -> dict[str, tuple[str, ...]]:
     return parts
 
 
+def _code(path: Path) -> bytes:
+    """What a file says, of Python without its comments and its layout."""
+    text = path.read_bytes()
+    return ast.dump(ast.parse(text)).encode() if path.suffix == '.py' else text
+
+
 def fingerprint(cases: Iterable[str] = ()) -> str:
     """What a result depends on: our code, the installed packages, the cases."""
     python = f'{platform.python_implementation()} {platform.python_version()}'
     digest = hashlib.sha256(' '.join((python, *cases)).encode())
     for path in sorted((ROOT / 'simple_websocket').rglob('*')):
         if path.suffix in ('.py', '.pyx', '.pxd'):
-            digest.update(path.read_bytes())
-    digest.update((ROOT / 'conformance' / 'agents.py').read_bytes())
+            digest.update(_code(path))
+    digest.update(_code(ROOT / 'conformance' / 'agents.py'))
     for name in ('wsproto', 'greenlet', *HOSTS.values()):
         digest.update(f'{name} {importlib.metadata.version(name)}'.encode())
     return digest.hexdigest()

@@ -34,10 +34,14 @@ HTML = WHERE / 'html'
 #: How much longer than usual a mode and a test may take.
 PATIENCE = 5
 
-#: Coverage imports greenlet itself, to follow its switches.
+#: What cannot be measured: coverage imports greenlet itself, to follow its
+#: switches; and a trace function that is called when greenlet tidies up behind
+#: a thread, at the switch intervals of the races, sends CPython 3.11 round in
+#: circles (its pending calls are never done).
 NOT_MEASURED = (
     'tests/isolated/test_process.py::'
-    'test_importing_and_using_it_imports_no_green_library[greenlet]'
+    'test_importing_and_using_it_imports_no_green_library[greenlet]',
+    'tests/sync/test_races.py',
 )
 
 #: Servers end by SIGTERM, by `os._exit`, and in children that were forked.
@@ -109,7 +113,8 @@ def measure(arguments: list[str]) -> int:
     patience = ['--patience', str(PATIENCE), *arguments]
     if '--' not in patience:
         patience.append('--')
-    patience += ['-o', f'timeout={60 * PATIENCE}', '--deselect', NOT_MEASURED]
+    patience += ['-o', f'timeout={60 * PATIENCE}']
+    patience += [f'--deselect={name}' for name in NOT_MEASURED]
     return subprocess.run([*command, *patience]).returncode
 
 

@@ -348,3 +348,15 @@ async def test_one_that_was_never_opened_says_so():
     assert repr(ws) == '<simple_websocket.AioServer not open>'
     with pytest.raises(SimpleWebsocketError, match='accept'):
         await ws.receive()
+
+
+async def test_a_message_that_is_too_much_for_its_transport_at_once_is_waited_for(role):
+    """A transport that writes in its own way, as one with TLS does."""
+    async with end(role, compression=None) as (ws, peer):
+        ws._link.wire.fileno = None
+        large = b'x' * 16_000_000
+        sending = asyncio.ensure_future(ws.send(large))
+        await asyncio.sleep(0)
+        assert not sending.done()
+        assert await peer.expect(BINARY) == large
+        await sending

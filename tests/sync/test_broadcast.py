@@ -224,3 +224,14 @@ def test_a_wrong_argument_sends_nothing(world, arguments, error):
 
 def test_nobody_is_told_nothing():
     assert broadcast([], 'hello?') == ([], [], [])
+
+
+def test_who_is_lost_when_a_part_is_out_is_closed(world, classes):
+    ws, peer = accepted(world, compression=None, **classes)
+
+    def broken(*_):
+        raise ConnectionResetError
+
+    ws._link.wire.raw_send = broken  # the first part may go another way
+    assert broadcast([ws], LARGE) == ([], [], [ws])
+    assert ws.close_reason == 1006

@@ -75,3 +75,22 @@ def test_a_call_of_an_os_thread_in_the_last_step_is_told_of_the_end(world):
     result = world.real_thread(broadcast, [ws], 'late').join()
     assert result.closed == [ws]
     link._inside = False
+
+
+@pytest.mark.only('green')
+def test_a_call_of_an_os_thread_waits_for_an_end_that_is_about_to_come(world, monkeypatch):
+    """The way into the hub is closed a moment before the link is finished."""
+    ws, peer = accepted(world)
+    refused = []
+
+    def closed(self, function):
+        refused.append(function)
+        return False
+
+    monkeypatch.setattr(type(ws._link), '_call_home', closed)
+    late = world.real_thread(lambda: pytest.raises(ConnectionClosed, ws.receive).value.reason)
+    world.wait_until(lambda: refused)
+    peer.send(peer.close_frame(4001))
+    peer.expect_close(4001)
+    peer.close()
+    assert late.join() == 4001

@@ -11,7 +11,7 @@ import trustme
 from support.frames import BINARY, PING, TEXT
 from support.peer import Peer, environ_for, switching
 
-from simple_websocket import Client, ConnectionClosed, Server
+from simple_websocket import Client, ConnectionClosed, Server, broadcast
 
 CA = trustme.CA()
 CERT = CA.issue_cert('localhost', '127.0.0.1')
@@ -217,3 +217,9 @@ def test_a_tls_handshake_that_hangs_freezes_nobody_and_ends(world, classes):
             **classes,
         )
     assert ticker.ticks > 10
+
+
+def test_a_broadcast_goes_through_openssl(tls_end):
+    ws, peer = tls_end()
+    assert broadcast([ws], 'news') == ([ws], [], [])
+    peer.expect(TEXT, b'news')

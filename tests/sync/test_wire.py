@@ -130,3 +130,44 @@ def test_a_tls_socket_of_another_make_will_do(world):
     assert foreign.said_goodbye
     peer.close()
     world.settles_to(lambda: ws._link.finished, True)
+
+
+class Plain:
+    """A socket that is none of the standard library's, nor made of one."""
+
+    def __init__(self, sock):
+        for name in ('close', 'detach', 'fileno', 'setblocking', 'setsockopt'):
+            setattr(self, name, getattr(sock, name))
+        self.sock = sock
+        self.family = sock.family
+
+    def recv(self, *args):
+        return self.sock.recv(*args)
+
+    def send(self, *args):
+        return self.sock.send(*args)
+
+    def shutdown(self, how):
+        self.sock.shutdown(how)
+
+    def settimeout(self, timeout):
+        self.sock.settimeout(timeout)
+
+    def detach(self):
+        return self.sock.detach()
+
+
+def test_a_socket_of_another_make_will_do(world):
+    theirs, ours = tcp_pair(world)
+    ws = Server.accept(environ_for(Plain(ours)), profile=world.name)
+    peer = Peer(theirs, client=True)
+    peer.head()
+    peer.send((TEXT, b'hello'))
+    assert ws.receive(5) == 'hello'
+    ws.send('there')
+    peer.expect(TEXT, b'there')
+    closing = world.spawn(ws.close, 4000)
+    peer.expect_close(4000)
+    peer.send(peer.close_frame(4000))
+    closing.join()
+    peer.expect_eof()
