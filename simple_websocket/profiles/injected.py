@@ -59,6 +59,7 @@ class InjectedLink(LockedLink):
         self._deadline: float | None = None
         self._waiting = 1  # the reader
         self._reader_waits = [True]  # until it leaves, or could not be started
+        self._begun = False
         self._get_ident: Callable[[], int] = original('threading', 'get_ident')
         self._home = self._get_ident()
         self._taken = 0  # messages since the receiver last waited
@@ -73,13 +74,16 @@ class InjectedLink(LockedLink):
         try:
             self.thread.start()
         except BaseException:
-            # Nobody reads, nobody would close.
             self._guarded(self._poison)
-            self._leave_wait(self._reader_waits)
+            # Nobody reads, nobody would close.  A reader that has begun all the
+            # same closes itself: it would not wake from what is closed under it.
+            if not self._begun:
+                self._leave_wait(self._reader_waits)
             raise
 
     def _run(self) -> None:
         self._green = self._get_ident() == self._home
+        self._begun = True  # before it looks whether the link is finished
         try:
             while not self.finished:
                 self._turn()

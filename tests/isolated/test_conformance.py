@@ -22,6 +22,7 @@ from conformance.environment import ROOT, Unavailable, find_python27
 from conformance.record import Record
 from conformance.results import (
     INFORMATIONAL,
+    NOT_LOADED,
     RUNS,
     SECTIONS,
     SHORT,
@@ -365,3 +366,19 @@ def test_the_page_has_every_run_and_each_is_strict():
         assert missing <= SECTIONS[12] + SECTIONS[13]
     assert len(rows) == 1 + len(RUNS)
     assert re.search(r'\nRun on 2\d\d\d-[-0-9to ]+: CPython 3\.\d+\.\d+, simple-websocket ', text)
+
+
+@pytest.mark.parametrize('profile', ['threads', 'gevent', 'eventlet'])
+def test_a_record_does_not_depend_on_what_no_run_loads(profile):
+    code = (
+        'import socket, sys\n'
+        'from support.peer import environ_for\n'
+        'from simple_websocket import Server\n'
+        'ours, theirs = socket.socketpair()\n'
+        f'Server.accept(environ_for(ours), profile={profile!r})._link.give_up()\n'
+        f'assert "simple_websocket.profiles.{profile}" in sys.modules\n'
+        f'print("simple_websocket.profiles.{NOT_LOADED[:-3]}" in sys.modules)\n'
+    )
+    where = {**os.environ, 'PYTHONPATH': str(ROOT / 'tests')}
+    told = subprocess.run([sys.executable, '-c', code], env=where, capture_output=True, text=True)
+    assert (told.returncode, told.stdout) == (0, 'False\n'), told.stderr

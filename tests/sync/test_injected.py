@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 from support.frames import TEXT
-from support.peer import accepted
+from support.peer import Peer, accepted, environ_for, tcp_pair
 from sync.conftest import injected_classes
 
-from simple_websocket import ConnectionClosed
+from simple_websocket import ConnectionClosed, Server
 from simple_websocket.profiles import injected
 
 pytestmark = pytest.mark.only('default-codec')
@@ -93,3 +93,40 @@ def test_a_message_that_is_handed_over_to_who_has_just_woken_is_taken(world):
     assert ws.receive(5) == 'hello'
     assert link._handed is None
     link.abandon()
+
+
+def test_a_reader_that_began_before_its_start_was_interrupted_ends(world):
+    """Whoever closes what a selector watches wakes nobody."""
+    classes = injected_classes(world)
+    selecting, ended = [], []
+
+    class Selector(classes['selector_class']):
+        def select(self, timeout=None):
+            selecting.append(self)
+            return super().select(timeout)
+
+    class Thread:
+        def __init__(self, target):
+            self.target = target
+
+        def run(self):
+            try:
+                self.target()
+            finally:
+                ended.append(self)
+
+        def start(self):
+            world.spawn(self.run)
+            world.wait_until(lambda: selecting)
+            raise KeyboardInterrupt
+
+    ours, theirs = tcp_pair(world)
+    with pytest.raises(KeyboardInterrupt):
+        Server.accept(
+            environ_for(ours),
+            **{**classes, 'thread_class': Thread, 'selector_class': Selector},
+        )
+    world.wait_until(lambda: ended)
+    peer = Peer(theirs, client=True)
+    peer.head()
+    peer.expect_eof()
