@@ -407,7 +407,7 @@ def test_eof_after_our_close_keeps_our_code_and_lets_the_close_out(client):
     end.close(4000, 'bye')
     end.eof()
     assert end.protocol.state == ENDED
-    assert end.protocol.eof_seen
+    assert end.protocol.eof_seen and not end.protocol.half_close
     assert end.close_said() == 4000
     assert end.closed == (4000, 'bye')
 
@@ -581,6 +581,10 @@ def test_every_change_of_state_makes_the_protocol_dirty(client):
     step(end, end.eof, DONE)
     end = End(client)
     step(end, end.protocol.abort, DONE)
+
+
+def test_an_open_connection_has_no_reason_to_report(client):
+    assert End(client).protocol.close_reason is None
 
 
 def test_an_open_connection_without_keepalive_has_no_deadline(client):

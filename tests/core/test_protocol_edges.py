@@ -74,8 +74,13 @@ class Whole:
     """A decoder that sees a message in one piece, as codecs may: see `codec.py`."""
 
     def __init__(self, decoder, client):
-        self.feed = decoder.feed
+        self.decoder = decoder
         self.client = client
+        self.fed = []
+
+    def feed(self, data):
+        self.fed.append(data)
+        return self.decoder.feed(data)
 
     def whole(self, data):
         frame, *others = parse(data, not self.client)
@@ -84,14 +89,38 @@ class Whole:
         return frame.payload.decode() if frame.opcode == TEXT else frame.payload
 
 
+@pytest.fixture
+def end(client):
+    end = End(client, reading=False, max_queue=2, ping_interval=10, ping_timeout=15)
+    end.protocol._decoder = Whole(end.protocol._decoder, client)
+    return end
+
+
+class TestFeed:
+    """`feed()` takes a message that came alone as the codec gives it."""
+
+    def test_a_message_alone_waits_to_be_taken(self, end):
+        end.say(Frame(TEXT, b'one')).say(Frame(BINARY, b'two'))
+        assert end.protocol._decoder.fed == []
+        assert end.drain() == ['one', b'two']
+
+    def test_a_message_alone_is_a_sign_of_life(self, end):
+        end.at(10).say(Frame(TEXT, b'one'))
+        end.at(26)
+        assert end.protocol.state < ENDING
+
+    def test_behind_our_close_it_is_discarded(self, end):
+        end.close(1000)
+        end.say(Frame(TEXT, b'late'))
+        assert end.drain() == []
+
+    def test_what_does_not_fit_the_queue_is_not_passed_by(self, end):
+        end.say(*(Frame(TEXT, b'%d' % i) for i in range(3))).say(Frame(TEXT, b'last'))
+        assert end.drain() == ['0', '1', '2', 'last']
+
+
 class TestDeliver:
     """`deliver()` gives a message that came alone to who waits for it."""
-
-    @pytest.fixture
-    def end(self, client):
-        end = End(client, reading=False, max_queue=2, ping_interval=10, ping_timeout=15)
-        end.protocol._decoder = Whole(end.protocol._decoder, client)
-        return end
 
     @pytest.fixture
     def deliver(self, end):
