@@ -130,3 +130,24 @@ def test_a_reader_that_began_before_its_start_was_interrupted_ends(world):
     peer = Peer(theirs, client=True)
     peer.head()
     peer.expect_eof()
+
+
+def test_a_receiver_that_is_interrupted_leaves_what_was_handed_to_it(world):  # invariant 3
+    classes = injected_classes(world)
+    interrupts = [KeyboardInterrupt]
+
+    class Event(classes['event_class']):
+        def wait(self, timeout=None):
+            if interrupts:
+                world.wait_until(lambda: link._handed is not None)
+                raise interrupts.pop()
+            return super().wait(timeout)
+
+    ws, peer = accepted(world, **{**classes, 'event_class': Event})
+    link = ws._link
+    peer.send((TEXT, b'one'))
+    with pytest.raises(KeyboardInterrupt):
+        ws.receive()
+    peer.send((TEXT, b'two'))
+    assert [ws.receive(5), ws.receive(5)] == ['one', 'two']
+    link.abandon()
