@@ -139,13 +139,13 @@ def test_a_receiver_that_is_interrupted_leaves_what_was_handed_to_it(world):  # 
     class Event(classes['event_class']):
         def wait(self, timeout=None):
             if interrupts:
+                peer.send((TEXT, b'one'))
                 world.wait_until(lambda: link._handed is not None)
                 raise interrupts.pop()
             return super().wait(timeout)
 
     ws, peer = accepted(world, **{**classes, 'event_class': Event})
     link = ws._link
-    peer.send((TEXT, b'one'))
     with pytest.raises(KeyboardInterrupt):
         ws.receive()
     peer.send((TEXT, b'two'))
