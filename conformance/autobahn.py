@@ -55,7 +55,7 @@ class Job:
         self.result = Result(run, cases)
         self._python = python
         self._deadline = 0.0
-        self._fingerprint = fingerprint(cases)
+        self._fingerprint = fingerprint(run.backend, cases)
         self._processes: list[subprocess.Popen[bytes]] = []
         self._aborted = False
         self._again: Job | None = None

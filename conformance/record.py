@@ -1,8 +1,8 @@
 """What has been run with this very code, and was strict: kept in the repository,
 since all of it is hours of CPU, which need not be spent at once or in one place.
 
-The record is worth something as long as nothing changes that a result depends on:
-then ``--resume`` goes on where it ends.  ``--write`` writes it, and the page.
+What it says of a backend is worth something as long as nothing changes that its
+results depend on: then ``--resume`` goes on where it ends.  ``--write`` writes it, and the page.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
+from .agents import BACKENDS
 from .autobahn import Job
-from .results import fingerprint, must_be
+from .results import RUNS, fingerprint, must_be
 
 RECORD = Path(__file__).with_name('record.json')
 
@@ -31,8 +32,9 @@ class Record:
             kept = json.loads(path.read_text())
         except FileNotFoundError:
             return
-        if kept['of'] == fingerprint():
-            self._parts = kept['parts']
+        for run in RUNS:
+            if kept['of'][run.backend] == fingerprint(run.backend):
+                self._parts[run.name] = kept['parts'].get(run.name, {})
 
     def recall(self, job: Job) -> bool:
         """Give a job the result that is recorded; returns whether one is."""
@@ -51,5 +53,5 @@ class Record:
             if job.result.strict:
                 part = ' '.join((job.date, *job.result.repeated))
                 self._parts.setdefault(job.run.name, {})[job.part] = part
-        kept = {'of': fingerprint(), 'parts': self._parts}
+        kept = {'of': {name: fingerprint(name) for name in BACKENDS}, 'parts': self._parts}
         self._path.write_text(json.dumps(kept, indent=1) + '\n')

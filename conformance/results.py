@@ -10,6 +10,7 @@ import subprocess
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 from .agents import BACKENDS, HOSTS
@@ -32,8 +33,13 @@ print(' '.join('.'.join(c.__name__[4:].split('_')) for c in Cases))
 """
 
 
-#: The one module that no run loads: it is loaded where classes are injected.
-NOT_LOADED = 'injected.py'
+#: The modules that only runs of one backend load, or of two.
+_OWN = {
+    'gevent': {'hub', 'gevent'},
+    'eventlet': {'hub', 'eventlet'},
+    'threads': {'threads', 'locked', 'watchman'},
+    'asyncio': {'aio', 'aiows', 'asgi', 'takeover'},
+}
 
 
 class Failure(Exception):
@@ -169,14 +175,20 @@ def _code(path: Path) -> bytes:
     return ast.dump(ast.parse(text)).encode() if path.suffix == '.py' else text
 
 
-def fingerprint(cases: Iterable[str] = ()) -> str:
+def not_loaded(backend: str) -> set[str]:
+    """The modules of the package that no run of a backend loads."""
+    return {'injected', *chain.from_iterable(_OWN.values())} - _OWN[backend]
+
+
+def fingerprint(backend: str, cases: Iterable[str] = ()) -> str:
     """What a result depends on: our code, the installed packages, the cases."""
     python = f'{platform.python_implementation()} {platform.python_version()}'
     digest = hashlib.sha256(' '.join((python, *cases)).encode())
+    left_out = not_loaded(backend)
     for path in sorted((ROOT / 'simple_websocket').rglob('*')):
-        if path.suffix in ('.py', '.pyx', '.pxd') and path.name != NOT_LOADED:
+        if path.suffix in ('.py', '.pyx', '.pxd') and path.stem not in left_out:
             digest.update(_code(path))
     digest.update(_code(ROOT / 'conformance' / 'agents.py'))
-    for name in ('wsproto', 'greenlet', *HOSTS.values()):
+    for name in ('wsproto', 'greenlet', HOSTS[backend]):
         digest.update(f'{name} {importlib.metadata.version(name)}'.encode())
     return digest.hexdigest()

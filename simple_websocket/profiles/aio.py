@@ -6,8 +6,8 @@ The transport is a wire of a peculiar kind:
   of 0 it says at once whether TCP has taken all of it, and until it has, it
   counts as full: frames queue up in the link, in their order;
 * it pushes what arrives, so there is nothing to pull;
-* TLS cannot be closed one way by it: in place of a half-close it is closed,
-  which sends what is left and the close_notify, and waits for the peer's.
+* it cannot close TLS one way: closed, it resets a peer that is still sending,
+  who may then never read our Close.  So the close_notify is sent past it.
 
 Everything happens in the event loop that the connection was made in.
 """
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import asyncio.selector_events
+import ssl
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any, cast
@@ -45,7 +46,9 @@ class TransportWire(Wire):
         self.lost = False  #: the transport is gone, and the socket with it
         self.tls = False
         self.fileno: Any = None
+        self._tls_protocol: Any = None  # asyncio's own, between transport and TCP
         self._below: Any = None  # the transport below TLS
+        self._notified = False  # our close_notify is sent, and we read on
 
     def attach(self, transport: asyncio.Transport) -> None:
         """Take a transport that calls us from now on."""
@@ -53,7 +56,8 @@ class TransportWire(Wire):
         self.tls = transport.get_extra_info('sslcontext') is not None
         self.sock = transport.get_extra_info('socket')
         # Before Python 3.12, one with TLS does not tell that TCP is gone.
-        self._below = getattr(getattr(transport, '_ssl_protocol', None), '_transport', None)
+        self._tls_protocol = getattr(transport, '_ssl_protocol', None)
+        self._below = getattr(self._tls_protocol, '_transport', None)
         # Full is what has anything unwritten: over TLS from 1 byte on (there,
         # a mark of 0 is reached by an empty buffer).
         transport.set_write_buffer_limits(high=int(self.tls), low=0)
@@ -98,12 +102,28 @@ class TransportWire(Wire):
         if self.transport.can_write_eof():
             with suppress(OSError):
                 self.transport.write_eof()
-        else:
+        elif not self._notify_past_it():
             self.transport.close()
+
+    def _notify_past_it(self) -> bool:
+        """Send TLS's close_notify, and read on, as ``Wire`` does.
+
+        :returns: whether that could be done: not with another loop's TLS.
+        """
+        pipe = getattr(self._tls_protocol, '_sslpipe', self._tls_protocol)  # before 3.11
+        try:
+            unwrap, pending = pipe._sslobj.unwrap, pipe._outgoing
+        except AttributeError:
+            return False
+        self._notified = True
+        with suppress(ssl.SSLError):  # it would read the peer's; what comes is not that
+            unwrap()
+        self._below.write(pending.read())
+        return True
 
     def close(self) -> None:
         # What TCP has not taken by now goes with it: nobody waits any longer.
-        if self.full or self.closing:
+        if self.full or self.closing or self._notified:
             self.transport.abort()
         else:
             self.transport.close()

@@ -14,7 +14,7 @@ import pytest
 import trustme
 from aio.peer import HEADERS, Peer, fds, until
 from aiohttp import web
-from support.frames import CLOSE, PING, PONG, TEXT, frame
+from support.frames import BINARY, CLOSE, PING, PONG, TEXT, frame
 from websockets.asyncio.client import connect
 
 from simple_websocket import AioClient, AioServer, ConnectionClosed, ConnectionError
@@ -94,6 +94,35 @@ async def test_over_tls(tls):
         async with AioClient(url, ssl_context=client) as there:
             await there.send('x' * 12_000)
             assert await there.receive() == 'x' * 12_000
+
+
+async def test_who_is_still_sending_over_tls_is_told_why_it_was_closed(tls):  # D
+    """TLS ends both ways at once by itself, and then resets a peer that has not heard."""
+    server, client = tls
+
+    async def handler(request):
+        ws = await AioServer.accept(aiohttp=request, max_message_size=1000)
+        with pytest.raises(ConnectionClosed) as closed:
+            await ws.receive()
+        assert closed.value.reason == 1009
+        return web.Response()
+
+    def talk(port):
+        sock = socket.create_connection(('127.0.0.1', port), timeout=10)
+        with client.wrap_socket(sock, server_hostname='localhost') as there:
+            lines = ['GET / HTTP/1.1', *(f'{k}: {v}' for k, v in HEADERS.items())]
+            there.sendall('\r\n'.join([*lines, '', '']).encode())
+            with there.makefile('rb') as file:
+                while file.readline() != b'\r\n':
+                    pass
+                message = frame(BINARY, bytes(16 << 20), masked=True)
+                there.sendall(message[:2000])
+                assert file.read(4)[2:] == (1009).to_bytes(2, 'big')
+            there.sendall(message[2000:])  # more than TCP takes by itself
+
+    async with application(handler, server) as app:
+        await asyncio.to_thread(talk, app.port)
+        await until(lambda: not app.runner.server.connections)
 
 
 async def test_frames_in_the_packet_of_the_request_are_not_lost():

@@ -54,6 +54,7 @@ class Tls:
     def __init__(self):
         self._ssl_protocol = self
         self._transport = Tcp()
+        self.closed = False
 
     def is_closing(self):
         return False
@@ -64,6 +65,12 @@ class Tls:
     def set_write_buffer_limits(self, high, low):
         pass
 
+    def can_write_eof(self):
+        return False
+
+    def close(self):
+        self.closed = True
+
 
 def test_a_tls_transport_whose_tcp_is_gone_is_closing():
     wire = TransportWire()
@@ -72,3 +79,11 @@ def test_a_tls_transport_whose_tcp_is_gone_is_closing():
     assert not wire.closing
     transport._transport.gone = True
     assert wire.closing
+
+
+def test_tls_that_is_not_asyncios_is_closed_both_ways():
+    wire = TransportWire()
+    transport = Tls()
+    wire.attach(transport)
+    wire.shutdown_write()
+    assert transport.closed
