@@ -96,7 +96,7 @@ async def test_over_tls(tls):
             assert await there.receive() == 'x' * 12_000
 
 
-async def test_who_is_still_sending_over_tls_is_told_why_it_was_closed(tls):  # D
+async def test_who_is_still_sending_over_tls_is_told_why_it_was_closed(tls):
     """TLS ends both ways at once by itself, and then resets a peer that has not heard."""
     server, client = tls
 

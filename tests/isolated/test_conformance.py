@@ -366,28 +366,28 @@ def test_the_page_has_every_run_and_each_is_strict():
     assert re.search(r'\nRun on 2\d\d\d-[-0-9to ]+: CPython 3\.\d+\.\d+, simple-websocket ', text)
 
 
-LOADS = """
-import socket, sys
-from support.peer import environ_for
-from simple_websocket import Server
-ours, theirs = socket.socketpair()
-Server.accept(environ_for(ours), profile=sys.argv[1])._link.give_up()
-"""
+#: How a run of a backend loads the package: as an end of a connection.
+LOADS = dict.fromkeys(
+    ('threads', 'gevent', 'eventlet'),
+    'import socket\n'
+    'from support.peer import environ_for\n'
+    'from simple_websocket import Server\n'
+    'ours, theirs = socket.socketpair()\n'
+    'Server.accept(environ_for(ours), profile=sys.argv[1])._link.give_up()\n',
+) | {'asyncio': 'import simple_websocket.takeover\n'}
 
 
 @pytest.mark.parametrize('backend', BACKENDS)
 def test_a_result_does_not_depend_on_what_its_run_does_not_load(backend):
-    loads = 'import sys, simple_websocket.takeover' if backend == 'asyncio' else LOADS
-    tell = 'print(*(name for name in sys.modules if name.startswith("simple_websocket.")))'
-    told = subprocess.run(
-        [sys.executable, '-c', f'{loads}\n{tell}', backend],
-        env={**os.environ, 'PYTHONPATH': str(ROOT / 'tests')},
-        capture_output=True,
-        text=True,
-    )
-    loaded = {name.rpartition('.')[2] for name in told.stdout.split()}
-    assert 'protocol' in loaded, told.stderr
-    assert not loaded & not_loaded(backend)
+    code = f'import sys\n{LOADS[backend]}print(*sys.modules)\n'
+    where = {**os.environ, 'PYTHONPATH': str(ROOT / 'tests')}
+    command = [sys.executable, '-c', code, backend]
+    told = subprocess.run(command, env=where, capture_output=True, text=True)
+    assert told.returncode == 0, told.stderr
+    loaded = [name for name in told.stdout.split() if name.startswith('simple_websocket.')]
+    link = 'aio' if backend == 'asyncio' else backend
+    assert f'simple_websocket.profiles.{link}' in loaded
+    assert not {name.rpartition('.')[2] for name in loaded} & not_loaded(backend)
 
 
 def test_a_result_depends_on_the_backend_and_on_the_cases():
