@@ -24,8 +24,6 @@ from simple_websocket.errors import SimpleWebsocketError
 
 from .conftest import injected_classes
 
-pytestmark = pytest.mark.only('default-codec')
-
 MODE = modes.current()
 
 
