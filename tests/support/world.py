@@ -244,15 +244,25 @@ class World:
         except AssertionError:
             raise AssertionError(f'{fn()!r} left, {before!r} before') from None
 
+    def fds(self) -> int:
+        """How many file descriptors are open in this process."""
+        return len(self.fd_numbers())
+
     @staticmethod
-    def fds() -> int:
-        """Open file descriptors of this process."""
-        # One of them is of the listing itself.
-        return len(os.listdir('/dev/fd')) - 1
+    def fd_numbers() -> set[int]:
+        """The file descriptors that are open in this process."""
+        listed = {int(number) for number in os.listdir('/dev/fd')}
+        # One of them was of the listing itself, and is closed again.
+        return {number for number in listed if is_open(number)}
 
     def os_threads(self) -> int:
         """OS threads of this process, whoever started them (not gevent's own pool)."""
-        return len(os.listdir('/proc/self/task'))
+        return len(self.thread_ids())
+
+    @staticmethod
+    def thread_ids() -> set[int]:
+        """The numbers the system gave to the OS threads of this process."""
+        return {int(number) for number in os.listdir('/proc/self/task')}
 
     def finish(self) -> list[str]:
         """Clean up after a test; return what the test should have seen to."""
@@ -279,6 +289,14 @@ class World:
             with contextlib.suppress(BaseException):
                 task.join(1)
         return complaints
+
+
+def is_open(fd: int) -> bool:
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
 
 
 class Gevent(World):
