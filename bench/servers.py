@@ -189,6 +189,44 @@ def _send_some(sock, data):
         return 0
 
 
+@server('bare-injected', 'gevent', 'bare', 'bare reader on injected classes')
+def bare_injected(port):
+    """The ceiling of 'injected': the same classes, and nothing to keep but bytes."""
+    import selectors
+
+    from gevent.server import StreamServer
+
+    classes = _injected_classes()
+
+    def handle(sock, address):
+        raw, arrived, event = sock._sock, [], classes['event_class']()
+
+        def read():
+            selector = classes['selector_class']()
+            selector.register(raw.fileno(), selectors.EVENT_READ)
+            data = b'-'
+            while data:
+                selector.select()
+                data = raw.recv(65536)
+                arrived.append(data)
+                event.set()
+            selector.close()
+
+        classes['thread_class'](target=read).start()
+        while True:
+            event.clear()
+            while arrived:
+                data = arrived.pop(0)
+                if not data:
+                    return
+                sent = _send_some(raw, data)
+                if sent < len(data):
+                    sock.sendall(memoryview(data)[sent:])
+            event.wait()
+
+    StreamServer((HOST, port), handle, backlog=BACKLOG).serve_forever()
+
+
 @server('1.1-gevent', 'gevent', 'peer', 'simple-websocket 1.1', 'gevent', idle=True)
 def old_gevent(port):
     from gevent import monkey

@@ -24,7 +24,7 @@ from typing import Any, cast
 from ..inbox import Message
 from ..protocol import ENDING, MAX_APPETITE, Protocol
 from .link import Link, Payload
-from .wire import Wire, plain_fileno
+from .wire import LAST, Wire, plain_fileno
 
 #: asyncio's own transport, which has no promise to stay where it is.
 _SelectorTransport: Any = getattr(
@@ -75,15 +75,20 @@ class TransportWire(Wire):
             return True
         return self._below is not None and bool(self._below.is_closing())
 
-    def send(self, data: bytes | memoryview) -> int:
+    def send(self, data: bytes | memoryview, last: bool = False) -> int:
         if self.closing:
             raise OSError('the transport is closing')
         if self.full:
             return 0
-        self.transport.write(data)
+        size = len(data)
+        if last and self.fileno is not None:
+            with suppress(BlockingIOError):
+                data = memoryview(data)[self.raw_send(data, LAST) :]
+        if data:  # what is left over, or all
+            self.transport.write(data)
         if self.closing:  # it raises nothing
             raise OSError('the write broke the transport')
-        return len(data)
+        return size
 
     def read(self, wanted: bool) -> None:
         """Have the transport read, or let TCP keep what the peer sends."""
@@ -108,7 +113,8 @@ class TransportWire(Wire):
     def _notify_past_it(self) -> bool:
         """Send TLS's close_notify, and read on, as ``Wire`` does.
 
-        :returns: whether that could be done: not with another loop's TLS.
+        :returns: whether that could be done: not with another loop's TLS.  (Of
+                  those, uvloop's reads on by itself when it is closed.)
         """
         pipe = getattr(self._tls_protocol, '_sslpipe', self._tls_protocol)  # before 3.11
         try:

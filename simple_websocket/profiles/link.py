@@ -258,7 +258,7 @@ class Link:
                 self._unsent = out[0] if len(out) == 1 else b''.join(out)
                 out.clear()
             try:
-                sent = self.wire.send(self._unsent)
+                sent = self.wire.send(self._unsent, protocol.half_close)
                 self._sent += sent
                 if sent and protocol.congested:
                     protocol.heard = True  # who takes our bytes is alive
@@ -335,7 +335,7 @@ class Link:
 
     def _after(self) -> None:
         protocol = self.protocol
-        if protocol.out:
+        if protocol.out and not protocol.dirty:
             self._flush()
         if protocol.dirty:
             self._settle()

@@ -26,6 +26,10 @@ from .originals import builtin, original
 #: What makes one call of a blocking socket not wait.
 DONTWAIT: int = getattr(socket, 'MSG_DONTWAIT', 0)
 
+#: The same for bytes that ``shutdown_write`` follows: they wait for its FIN,
+#: and both go in one packet.  (Linux; elsewhere they just go.)
+LAST: int = DONTWAIT | getattr(socket, 'MSG_MORE', 0)
+
 _TCP_INFO = getattr(socket, 'TCP_INFO', 11)
 #: ESTABLISHED, FIN_WAIT1, FIN_WAIT2: the states in which the peer may still send.
 _TCP_PEER_OPEN = (1, 4, 5)
@@ -161,14 +165,18 @@ class Wire:
         except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
             return b''
 
-    def send(self, data: bytes | memoryview) -> int:
+    def send(self, data: bytes | memoryview, last: bool = False) -> int:
         """Write what TCP takes now.
 
+        :param last: whether ``shutdown_write`` follows.
         :returns: how many bytes it took, 0 where it would block.
         :raises OSError: when the connection is broken.
         """
         try:
-            sent: int = self.raw_send(data) if self.tls else self.raw_send(data, DONTWAIT)
+            if self.tls:
+                sent: int = self.raw_send(data)
+            else:
+                sent = self.raw_send(data, LAST if last else DONTWAIT)
             return sent
         except _WOULD_BLOCK:
             return 0

@@ -49,6 +49,26 @@ async def test_the_peers_close_is_echoed_by_both_roles(role, code, reported):  #
         await peer.expect_close(code)
 
 
+@pytest.mark.parametrize('taken', [4, 2, None])
+async def test_the_servers_last_close_waits_for_the_end_of_tcp(taken):
+    async with end('server') as (ws, peer):
+        wire, flagged = ws._link.wire, []
+        send = wire.raw_send
+
+        def note_send(data, flags):
+            flagged.append(flags)
+            if taken is None:
+                raise BlockingIOError
+            return send(data[:taken], flags)
+
+        wire.raw_send = note_send
+        await peer.send(peer.close_frame(1000))
+        assert await closed_with(ws) == 1000
+        assert flagged == [socket.MSG_DONTWAIT | socket.MSG_MORE]
+        await peer.expect_close(1000)
+        await peer.expect_eof()
+
+
 async def test_messages_before_the_close_come_first_and_may_be_answered(role):
     async with end(role) as (ws, peer):
         await peer.send((TEXT, b'one'), (TEXT, b'two'), peer.close_frame(1000))

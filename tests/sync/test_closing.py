@@ -44,6 +44,33 @@ def test_the_server_ends_tcp_first(world, classes):
     world.settles_to(lambda: ws._link.finished, True)
 
 
+@pytest.mark.parametrize(
+    ('made', 'last'), [(accepted, ['with more', 'end']), (connected, ['at once'])]
+)
+def test_the_last_close_leaves_in_one_packet_with_the_end_of_tcp(world, classes, made, last):
+    ws, peer = made(world, **classes)
+    wire, calls = ws._link.wire, []
+    send, shutdown = wire.raw_send, wire._tcp_shutdown
+
+    def note_send(data, flags):
+        calls.append('with more' if flags & socket.MSG_MORE else 'at once')
+        return send(data, flags)
+
+    def note_shutdown(sock, how):
+        calls.extend(['end'] * (how == socket.SHUT_WR))
+        return shutdown(sock, how)
+
+    wire.raw_send, wire._tcp_shutdown = note_send, note_shutdown
+    peer.send(peer.close_frame(1000))
+    assert closed_with(ws) == 1000
+    assert calls == last
+    peer.expect_close(1000)
+    if made is accepted:
+        peer.expect_eof()
+    peer.close()
+    world.settles_to(lambda: ws._link.finished, True)
+
+
 def test_the_client_waits_for_the_server_to_end_tcp(world, classes):
     ws, peer = connected(world, **classes)
     task = world.spawn(ws.close)
