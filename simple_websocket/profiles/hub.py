@@ -388,7 +388,9 @@ class HubLink(Link):
         deadline = None if timeout is None else self.now() + timeout
         entry = (mark, current)
         try:
-            while self._sent < mark and not self.finished:
+            while True:  # see link.py
+                if self._sent >= mark or self.finished:
+                    break
                 left = None if deadline is None else deadline - self.now()
                 if left is not None and left <= 0:
                     raise TimeoutError(f'the peer did not take the message in {timeout} s')

@@ -85,7 +85,9 @@ class InjectedLink(LockedLink):
         self._green = self._get_ident() == self._home
         self._begun = True  # before it looks whether the link is finished
         try:
-            while not self.finished:
+            while True:  # see link.py
+                if self.finished:
+                    break
                 self._turn()
         except (OSError, ValueError):
             self._guarded(self._poison)  # somebody closed the socket under us
@@ -107,7 +109,9 @@ class InjectedLink(LockedLink):
             selector.register(self._waker.fd, selectors.EVENT_READ)
             if mask:
                 selector.register(self.wire.fd, mask)
-            while want is self._want and not self.finished:
+            while True:
+                if want is not self._want or self.finished:
+                    break
                 deadline = self._deadline
                 left = None if deadline is None else max(deadline - self.now(), 0)
                 called = False

@@ -6,6 +6,11 @@ message, for TCP to take more, for the end) and how to be *told* (that the
 socket is ready, that a deadline has come), and it makes sure that one caller
 at a time is inside.
 
+An exception may come out of nowhere between any two bytecodes (Ctrl-C), and
+everything here is made for it.  A loop within a ``try`` has its condition inside:
+CPython 3.12 and 3.13 leave the jump back of ``while condition:`` out of the
+``try``, and it is one of the places where signals are looked for.
+
 Who may call what: ``receive`` one caller at a time, a second one gets an
 error; ``send`` and ``close`` anyone, from any OS thread, at any time.
 """
@@ -152,7 +157,9 @@ class Link:
     def _do_deferred(self) -> None:
         """At the end of a step: do what a signal handler wanted in its middle."""
         try:
-            while self._deferred:
+            while True:
+                if not self._deferred:
+                    break
                 with suppress(ConnectionClosed):
                     self._deferred.pop(0)()
         finally:

@@ -176,7 +176,9 @@ class LockedLink(Link):
     def wait_until_sent(self, mark: int, timeout: float | None) -> None:
         deadline = None if timeout is None else self.now() + timeout
         try:
-            while self._sent < mark and not self._lost and not self.finished:
+            while True:  # see link.py
+                if self._sent >= mark or self._lost or self.finished:
+                    break
                 left = None if deadline is None else deadline - self.now()
                 if left is not None and left <= 0:
                     raise TimeoutError(f'the peer did not take the message in {timeout} s')

@@ -102,7 +102,7 @@ class ThreadLink(LockedLink):
         mine = risky = False
         arrived: list[Came] = []
         try:
-            while message is None:
+            while True:  # see link.py
                 with self._lock:
                     risky = True
                     del arrived[:]
@@ -124,6 +124,8 @@ class ThreadLink(LockedLink):
                     self._blocked = True
                 if deadline is None and not self.wire.polled:
                     message = self._block(decoder, arrived)
+                    if message is not None:
+                        break
                 elif not self._poll(deadline):
                     return None
             return message

@@ -16,14 +16,17 @@ import dis
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
 
 import simple_websocket
+from simple_websocket.profiles.originals import builtin
 
 PACKAGE = str(Path(simple_websocket.__file__).parent)
+_ident = builtin('threading', 'get_ident')
 EVERY = bool(os.environ.get('SWS_EVERY_POINT'))
 
 
@@ -169,8 +172,13 @@ def raise_at_bytecode(
     seen = 0
     here = _current()
 
+    def counts(code: CodeType) -> bool:
+        return code.co_filename.startswith(PACKAGE) and code.co_filename.endswith(files)
+
     def reach(frame: FrameType) -> None:
         nonlocal seen
+        if outcome.hit or _current() != here:
+            return
         if _in_finaliser(frame):
             return  # of something else, and the interpreter keeps it to itself
         seen += 1
@@ -179,32 +187,84 @@ def raise_at_bytecode(
             outcome.where = _where(frame)
             raise error
 
-    def local(frame: FrameType, event: str, argument: Any) -> Any:
+    def on_bytecode(frame: FrameType, offset: int) -> None:
         progress.events += 1
-        if event == 'opcode' and not outcome.hit and _current() is here:
-            if frame.f_lasti in _points(frame.f_code):
-                reach(frame)
+        if offset in _points(frame.f_code):
+            reach(frame)
+
+    follow = _monitored if hasattr(sys, 'monitoring') else _traced
+    progress.started = True
+    with follow(counts, reach, on_bytecode):
+        _call(outcome, fn)
+    progress.done = True
+    return outcome
+
+
+Counts = Callable[[CodeType], bool]
+OnStart = Callable[[FrameType], None]
+OnBytecode = Callable[[FrameType, int], None]
+
+
+@contextmanager
+def _traced(counts: Counts, on_start: OnStart, on_bytecode: OnBytecode) -> Iterator[None]:
+    """Call back from this thread at the start of each function that counts, and
+    before each of its bytecodes."""
+
+    def local(frame: FrameType, event: str, argument: Any) -> Any:
+        if event == 'opcode':
+            on_bytecode(frame, frame.f_lasti)
         return local
 
     def begin(frame: FrameType, event: str, argument: Any) -> Any:
-        name = frame.f_code.co_filename
-        if not (name.startswith(PACKAGE) and name.endswith(files)):
+        if not counts(frame.f_code):
             return None
-        if not outcome.hit and _current() is here:
-            reach(frame)  # the start of a function
+        on_start(frame)
         frame.f_trace_lines = False
         frame.f_trace_opcodes = True
         return local
 
     before = sys.gettrace()
-    progress.started = True
     sys.settrace(begin)
     try:
-        _call(outcome, fn)
+        yield
     finally:
         sys.settrace(before)
-        progress.done = True
-    return outcome
+
+
+@contextmanager
+def _monitored(counts: Counts, on_start: OnStart, on_bytecode: OnBytecode) -> Iterator[None]:
+    """The same from Python 3.12 on, where a trace function is told of a function's
+    bytecodes only if its last call was traced too; from all threads."""
+    monitoring: Any = sys.monitoring  # type: ignore[attr-defined,unused-ignore]
+    events, tool = monitoring.events, monitoring.DEBUGGER_ID
+
+    def start(code: CodeType, offset: int) -> Any:
+        if not counts(code):
+            return monitoring.DISABLE
+        return on_start(sys._getframe(1))
+
+    def bytecode(code: CodeType, offset: int) -> Any:
+        if not counts(code):
+            return monitoring.DISABLE
+        return on_bytecode(sys._getframe(1), offset)
+
+    def resume(code: CodeType, offset: int) -> Any:
+        # It cannot be disabled everywhere, as the others.
+        return on_start(sys._getframe(1)) if counts(code) else None
+
+    monitoring.use_tool_id(tool, 'points')
+    try:
+        monitoring.register_callback(tool, events.PY_START, start)
+        monitoring.register_callback(tool, events.PY_RESUME, resume)
+        monitoring.register_callback(tool, events.INSTRUCTION, bytecode)
+        monitoring.restart_events()
+        monitoring.set_events(tool, events.PY_START | events.PY_RESUME | events.INSTRUCTION)
+        yield
+    finally:
+        monitoring.set_events(tool, 0)
+        for event in (events.PY_START, events.PY_RESUME, events.INSTRUCTION):
+            monitoring.register_callback(tool, event, None)
+        monitoring.free_tool_id(tool)
 
 
 def _in_finaliser(frame: FrameType | None) -> bool:
@@ -216,6 +276,6 @@ def _in_finaliser(frame: FrameType | None) -> bool:
 
 
 def _current() -> Any:
-    if 'greenlet' in sys.modules:
-        return sys.modules['greenlet'].getcurrent()
-    return None
+    """The running thread and its greenlet."""
+    greenlet = sys.modules.get('greenlet')
+    return _ident(), greenlet and greenlet.getcurrent()
