@@ -53,10 +53,14 @@ def until_ctrl_c(app, backend, port):
         port, stop = BACKENDS[backend](app, ('127.0.0.1', port))
     except OSError as error:
         sys.exit(f'port {port}: {error.strerror}; try another with --port')
-    # A signal becomes a byte: something that every kind of thread can wait for.
+    # A signal becomes a byte: something that every kind of thread can wait for.  Not by
+    # a handler in Python, which would run only once that wait is over.
     stopped, stopping = socket.socketpair()
+    stopping.setblocking(False)
+    signal.set_wakeup_fd(stopping.fileno())
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stopping.send(b'.'))
+        signal.signal(number, lambda *_: None)
     print(f'Chat on {backend}: http://127.0.0.1:{port}/ (Ctrl-C ends it)', flush=True)
     get_profile(backend).wait(stopped.fileno(), False, None)
+    signal.set_wakeup_fd(-1)
     stop()

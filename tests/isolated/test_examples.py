@@ -13,6 +13,8 @@ import random
 import re
 import socket
 import string
+import subprocess
+import sys
 import time
 
 import pytest
@@ -271,6 +273,49 @@ def test_ctrl_c_ends_the_chat_quietly_with_1001(chat):
                 while True:
                     ws.recv(timeout=5)
             assert closed.value.rcvd.code == 1001
+
+
+PRESS_CTRL_C_ELSEWHERE = """
+import signal, sys, threading, time
+import serve
+
+waits = threading.Event()
+main = threading.get_native_id()
+
+class Profile:
+    def __init__(self, name):
+        self.wait_for = get_profile(name).wait
+
+    def wait(self, *args):
+        waits.set()
+        return self.wait_for(*args)
+
+def press():
+    waits.wait()
+    while open(f'/proc/self/task/{main}/stat').read().rpartition(')')[2].split()[0] != 'S':
+        time.sleep(0.01)
+    signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+
+get_profile, serve.get_profile = serve.get_profile, Profile
+serve.BACKENDS[sys.argv[1]] = lambda app, address: (0, lambda: print('stopped'))
+threading.Thread(target=press, daemon=True).start()
+serve.until_ctrl_c(None, sys.argv[1], 0)
+"""
+
+
+@pytest.mark.parametrize('backend', ['threads', 'gevent', 'eventlet'])
+def test_ctrl_c_ends_the_chats_wait_at_whatever_moment_it_comes(backend):
+    """Also when no wait is interrupted by it: here another thread gets the signal;
+    else it may come just before the wait begins."""
+    ended = subprocess.run(
+        [sys.executable, '-c', PRESS_CTRL_C_ELSEWHERE, backend],
+        cwd=EXAMPLES / 'chat',
+        timeout=20,
+        capture_output=True,
+        text=True,
+    )
+    assert (ended.returncode, ended.stderr) == (0, '')
+    assert ended.stdout.endswith('stopped\n')
 
 
 def test_the_chat_stops_while_nobody_is_there(chat):
