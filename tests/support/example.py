@@ -105,9 +105,24 @@ class Program:
         return status
 
     def interrupt(self, timeout: float = 8) -> int:
-        """Press Ctrl-C; returns the exit status."""
+        """Press Ctrl-C; returns the exit status.
+
+        When it waits, if that is soon: of a signal that comes just before a wait,
+        Python (and so a hub, in its poll) takes notice only behind it.
+        """
+        deadline = time.monotonic() + 1
+        while self._runs() and time.monotonic() < deadline:
+            time.sleep(0.001)
         os.killpg(self.process.pid, signal.SIGINT)  # as a terminal does
         return self.wait(timeout)
+
+    def _runs(self) -> bool:
+        """Whether its main thread has something to do."""
+        try:
+            stat = Path(f'/proc/{self.process.pid}/stat').read_text()
+        except OSError:  # it has ended
+            return False
+        return stat.rpartition(')')[2].split()[0] == 'R'
 
     def kill(self) -> None:
         # Also what it started, even if it has ended itself.
