@@ -342,7 +342,7 @@ class Link:
 
     def _after(self) -> None:
         protocol = self.protocol
-        if protocol.out and not protocol.dirty:
+        if protocol.out:
             self._flush()
         if protocol.dirty:
             self._settle()

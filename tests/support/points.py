@@ -248,14 +248,10 @@ def _monitored(counts: Counts, on_start: OnStart, on_bytecode: OnBytecode) -> It
             return monitoring.DISABLE
         return on_bytecode(sys._getframe(1), offset)
 
-    def resume(code: CodeType, offset: int) -> Any:
-        # It cannot be disabled everywhere, as the others.
-        return on_start(sys._getframe(1)) if counts(code) else None
-
     monitoring.use_tool_id(tool, 'points')
     try:
         monitoring.register_callback(tool, events.PY_START, start)
-        monitoring.register_callback(tool, events.PY_RESUME, resume)
+        monitoring.register_callback(tool, events.PY_RESUME, start)
         monitoring.register_callback(tool, events.INSTRUCTION, bytecode)
         monitoring.restart_events()
         monitoring.set_events(tool, events.PY_START | events.PY_RESUME | events.INSTRUCTION)

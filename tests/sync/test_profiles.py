@@ -282,7 +282,7 @@ def test_a_plain_socket_can_be_used_in_a_hub_by_naming_the_profile(world):
     one, two = (world.original('socket', 'socketpair') or (lambda: None))()
     ws = Server.accept(environ_for(one), profile=world.name)
     with world.ticker() as ticker:
-        assert ws.receive(0.3) is None
+        assert ws.receive(0.1) is None
     assert ticker.ticks > 5
     ws._link.abandon()
     two.close()

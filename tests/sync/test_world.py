@@ -71,12 +71,12 @@ def test_queues_and_events_join_tasks(world):
 
 def test_the_ticker_ticks_while_a_socket_waits(world):
     one, two = world.socketpair()
-    one.settimeout(1)
+    one.settimeout(0.2)
     with world.ticker() as ticker:
         with pytest.raises(TimeoutError):
             one.recv(1)
     assert ticker.ticks >= 10
-    assert ticker.longest < 0.8
+    assert ticker.longest < 0.15
 
 
 @pytest.mark.only('green')
@@ -208,4 +208,4 @@ def test_a_task_that_freezes_the_hub_is_ended_with_its_test(world):
         world.sleep(1)
     with pytest.raises(pytest.fail.Exception, match='Timeout'):
         frozen.join()
-    assert time.monotonic() - started < 4
+    assert time.monotonic() - started < 2
