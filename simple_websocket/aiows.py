@@ -89,6 +89,12 @@ class AioBase(Connection, Conversation):
             check_timeout(timeout)
         return await (self._link or self._open_link).receive(timeout)
 
+    def __anext__(self) -> Any:
+        """The next message, until the connection closes."""
+        if self._link is not None and type(self).receive is AioBase.receive:
+            return self._link.iterate() or super().__anext__()
+        return super().__anext__()
+
     async def _close(self, reason: int | None, message: str | None, wait: bool) -> None:
         code = NORMAL_CLOSURE if reason is None else reason
         payload = close_payload(code, message)

@@ -10,9 +10,9 @@ from .codec import encode
 from .connection import encode_message
 from .errors import ConnectionClosed
 from .options import check_timeout
+from .profiles.express import put_to_many
 from .profiles.link import Link
 from .profiles.originals import builtin
-from .profiles.pump import put_to_many
 from .ws import Base
 
 

@@ -25,7 +25,7 @@ from .closure import INTERNAL_ERROR, NORMAL_CLOSURE, close_payload
 from .codec import TEXT
 from .connection import Connection, encode_message, exit_code
 from .dial import Dial
-from .errors import ConnectionClosed, ConnectionError
+from .errors import ConnectionClosed, ConnectionError, SimpleWebsocketError
 from .options import Options, check_timeout
 from .profiles import Profile, resolve
 from .profiles.link import Link, give_up
@@ -152,7 +152,14 @@ class Base(Connection):
         """
         if timeout is not None:
             check_timeout(timeout)
-        return (self._link or self._open_link).receive(timeout)
+        link = self._link or self._open_link
+        try:
+            return link.receive(timeout)
+        except SimpleWebsocketError:
+            raise
+        except BaseException:
+            link.interrupted()
+            raise
 
     def close(self, reason: int | None = None, message: str | None = None) -> None:
         """Close the connection (RFC 6455 section 7.1.2).

@@ -1,6 +1,5 @@
 from typing import Any
 
-from .link import Link
 from .pump import Came
 from .wire import Wire
 
@@ -10,6 +9,3 @@ def put(
     wire: Wire, opcode: int, payload: str | bytes | bytearray, masked: bool
 ) -> bytes | memoryview | None: ...
 def put_frame(wire: Wire, frame: bytes) -> bytes | memoryview | None: ...
-def put_to_many(
-    links: list[Link], frame: bytes, size: int, ident: int
-) -> list[int | None]: ...

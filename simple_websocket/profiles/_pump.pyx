@@ -178,14 +178,18 @@ def take(wire, CompiledDecoder decoder, Py_ssize_t size):
 
 def wait_and_take(wire, CompiledDecoder decoder, Py_ssize_t size, list arrived):
     """See ``pump.wait_and_take``."""
-    global waiting
-    cdef unsigned char brief[SMALL_READ]
-    cdef Py_ssize_t came
     fileno = wire.fileno
     if fileno is None:
         python_wait_and_take(wire, decoder, size, arrived)
-        return
-    cdef int fd = fileno()
+    else:
+        arrived.append(wait_and_decode(fileno(), decoder, size))
+
+
+cdef object wait_and_decode(int fd, CompiledDecoder decoder, Py_ssize_t size):
+    """Wait in recv: for a thread that may block."""
+    global waiting
+    cdef unsigned char brief[SMALL_READ]
+    cdef Py_ssize_t came
     while True:
         waiting += 1
         with nogil:
@@ -199,9 +203,8 @@ def wait_and_take(wire, CompiledDecoder decoder, Py_ssize_t size, list arrived):
             PyErr_SetFromErrno(OSError)
         PyErr_CheckSignals()
     if came < SMALL_READ:
-        arrived.append(decoded(decoder, brief, came))
-    else:
-        arrived.append(with_the_rest(fd, decoder, brief, size))
+        return decoded(decoder, brief, came)
+    return with_the_rest(fd, decoder, brief, size)
 
 
 cdef object with_the_rest(
@@ -248,30 +251,6 @@ def put_frame(wire, bytes frame not None):
     """See ``pump.put_frame``."""
     fileno = wire.fileno
     return python_put_frame(wire, frame) if fileno is None else put_bytes(fileno(), frame)
-
-
-def put_to_many(list links, bytes frame not None, Py_ssize_t size, ident):
-    """See ``pump.put_to_many``."""
-    return [put_to_one(link, frame, size, ident) for link in links]
-
-
-cdef object put_to_one(link, bytes frame, Py_ssize_t size, ident):
-    cdef unsigned char *start = <unsigned char *>PyBytes_AS_STRING(frame)
-    cdef Py_ssize_t whole = PyBytes_GET_SIZE(frame), sent
-    protocol, fileno, home = link.protocol, link.wire.fileno, link._home
-    if (
-        whole >= LONG or fileno is None or link._inside or link._unsent or protocol.out
-        or protocol.state or protocol.client or size >= protocol.plain_below
-        or (home is not None and home != ident)
-    ):
-        return None
-    sent = send_both(fileno(), NULL, 0, start, whole)
-    if sent == whole:
-        return 0
-    if sent <= 0:
-        return None  # whoever offers it again sees why
-    link._unsent = what_is_left(sent, NULL, 0, start, whole)
-    return -1
 
 
 cdef bytes put_payload(

@@ -17,12 +17,13 @@ from __future__ import annotations
 import asyncio
 import asyncio.selector_events
 import ssl
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from typing import Any, cast
 
 from ..inbox import Message
-from ..protocol import ENDING, MAX_APPETITE, Protocol
+from ..protocol import ENDING, Protocol
+from . import express
 from .link import Link, Payload
 from .wire import LAST, Wire, plain_fileno
 
@@ -100,7 +101,7 @@ class TransportWire(Wire):
         """Have the transport read that much at once, where it can be told."""
         transport: Any = self.transport
         with suppress(AttributeError):  # asyncio's own can, without TLS
-            if size < MAX_APPETITE or transport.max_size < MAX_APPETITE:
+            if transport.max_size != size:
                 transport.max_size = size
 
     def shutdown_write(self) -> None:
@@ -135,12 +136,25 @@ class TransportWire(Wire):
             self.transport.close()
 
 
+@express.aio
 class AioLink(Link, asyncio.Protocol):
     """A link on an asyncio transport, and the protocol of that transport.
 
     :param protocol: the connection's state; its clock is ``loop.time``.
     :param loop: the running event loop.
     """
+
+    __slots__ = (
+        '_armed',
+        '_loop',
+        '_reading',
+        '_receiver',
+        '_taken',
+        '_timer',
+        '_turn',
+        '_waiters',
+        'on_lost',
+    )
 
     wire: TransportWire
 
@@ -308,6 +322,11 @@ class AioLink(Link, asyncio.Protocol):
         self._turn = 0
         return self._wait_for_message(timeout)
 
+    def iterate(self) -> Awaitable[Message | None] | None:
+        """A short way to wait for the next message of an iteration, which ends with
+        StopAsyncIteration; None where there is none."""
+        return None
+
     async def _take_in_turn(self, timeout: float | None) -> Message | None:
         self._turn += 1
         if self._turn > _TURN:
@@ -383,10 +402,19 @@ class AioLink(Link, asyncio.Protocol):
             wire.transport.write(frame)
             if not wire.full:
                 self._taken = self._sent
-        if protocol.dirty:
+        return self._wait_for_tcp(timeout)
+
+    def _send_rest(  # type: ignore[override]
+        self, timeout: float | None
+    ) -> Coroutine[Any, Any, None] | None:
+        self._flush()
+        return self._wait_for_tcp(timeout)
+
+    def _wait_for_tcp(self, timeout: float | None) -> Coroutine[Any, Any, None] | None:
+        if self.protocol.dirty:
             self._settle()
             self._notify()
-        if wire.full:
+        if self.wire.full:
             return self._wait_until_taken(timeout)
         if self.finished:
             raise self._closed()

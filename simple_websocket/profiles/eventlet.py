@@ -18,7 +18,6 @@ import eventlet.event
 import eventlet.hubs
 import greenlet
 
-from ..inbox import Message
 from ..protocol import Protocol
 from .hub import HubLink
 from .originals import original
@@ -113,17 +112,15 @@ class EventletLink(HubLink):
         current = greenlet.getcurrent()
         return None if current is self._hub.greenlet else current
 
-    def _pause(self, timeout: float | None) -> Message | None:
-        message: Message | None
+    def _pause(self, timeout: float | None) -> None:
         if timeout is None:
-            message = self._hub.switch()
-            return message
+            self._hub.switch()
+            return
         waiting = [greenlet.getcurrent()]
         timer = None
         try:
             timer = self._hub.schedule_call_global(timeout, _switch_to, waiting)
-            message = self._hub.switch()
-            return message
+            self._hub.switch()
         finally:
             waiting[:] = ()  # should nobody have got hold of the timer
             if timer is not None:

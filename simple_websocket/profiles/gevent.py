@@ -13,7 +13,6 @@ import gevent
 from gevent import getcurrent
 from gevent.socket import wait_read, wait_write
 
-from ..inbox import Message
 from ..protocol import Protocol
 from .hub import HubLink
 from .wire import Wire
@@ -38,16 +37,14 @@ class GeventLink(HubLink):
         current = getcurrent()
         return None if current is self._hub else current
 
-    def _pause(self, timeout: float | None) -> Message | None:
-        message: Message | None
+    def _pause(self, timeout: float | None) -> None:
         if timeout is None:
-            message = self._hub.switch()
-            return message  # pragma: no cover (coverage is not back from the switch yet)
+            self._hub.switch()
+            return  # pragma: no cover (coverage is not back from the switch yet)
         timer = self._loop.timer(timeout)
         try:
             timer.start(getcurrent().switch, None, update=True)
-            message = self._hub.switch()
-            return message
+            self._hub.switch()
         finally:
             timer.stop()
             timer.close()

@@ -31,12 +31,13 @@ from typing import Any
 from ..errors import ConnectionClosed, SimpleWebsocketError
 from ..inbox import Message
 from ..protocol import ENDED, ENDING, Protocol
+from . import express
 from .link import TURN, Link, Payload
 from .originals import builtin, original
-from .pump import END, take
 from .wire import Wire
 
 
+@express.hub
 class HubLink(Link):
     """A link whose greenlets wait in a hub; a backend adds the methods
     that are abstract here and those of ``Link``."""
@@ -79,11 +80,8 @@ class HubLink(Link):
         """The running greenlet, or None where it is the hub, which can't wait."""
 
     @abstractmethod
-    def _pause(self, timeout: float | None) -> Message | None:
-        """Switch to the hub until it switches back, an exception, or ``timeout``.
-
-        :returns: what is switched back with.
-        """
+    def _pause(self, timeout: float | None) -> None:
+        """Switch to the hub until it switches back, an exception, or ``timeout``."""
 
     @abstractmethod
     def _kick(self) -> None:
@@ -149,40 +147,8 @@ class HubLink(Link):
             self._inside = False
 
     def _on_readable(self, *_: Any) -> None:
-        # The hot path.  A step in the words of _guarded.
-        greenlet, protocol = self._receiver, self.protocol
-        decoder = protocol.direct()
-        if greenlet is None or decoder is None or self._inside or self.wire.tls:
-            self._guarded(super()._on_readable)
-            self._switch_out()
-            return
-        message: Message | None = None
-        self._inside = True
-        try:
-            try:
-                came = take(self.wire, decoder, protocol.appetite)
-            except OSError:
-                came = END
-            if came is None:
-                return
-            if isinstance(came, (str, bytes)):
-                message = came
-                protocol.heard = protocol.answering = True
-            else:
-                self._take_in(came)
-                self._after()
-        except BaseException:
-            self._poison()  # a signal handler raised: what was read may be lost
-            raise
-        finally:
-            if self._deferred:
-                self._do_deferred()
-            self._inside = False
-        if message is None:
-            self._switch_out()
-        else:
-            self._receiver = None
-            greenlet.switch(message)  # it comes back when it waits again
+        self._guarded(super()._on_readable)
+        self._switch_out()
 
     def _on_writable(self, *_: Any) -> None:
         self._guarded(super()._on_writable)
@@ -229,21 +195,20 @@ class HubLink(Link):
             self._give_way()
         waiting = self._receiver
         try:
+            if self._handed is not None:
+                self._guarded(self._reclaim)
             if protocol.messages:
                 message = protocol.take()
                 self._taken += 1
-            elif timeout is None and waiting is None and protocol.direct() is not None:
-                message = self._wait_in_peace()
             else:
                 message = self._wait_for_message(timeout)
             if protocol.dirty or not self._reading:
-                if not self.finished and not protocol.paused:
-                    self._guarded(self._catch_up)
+                self._make_room()
             return message
         except SimpleWebsocketError:
             raise
         except BaseException:
-            if self._receiver is waiting:
+            if self._receiver is waiting and self._handed is None:
                 # Not in the wait: a message may have been on its way out.
                 self._guarded(self._poison)
             raise
@@ -257,26 +222,16 @@ class HubLink(Link):
         if self._current() is not None:
             self._pause(0)
 
+    def _make_room(self) -> None:
+        if not self.finished and not self.protocol.paused:
+            self._guarded(self._catch_up)
+
     def _catch_up(self) -> None:
         """There is room again: what TLS holds would make nothing readable."""
         if self.wire.tls:
             self._read_all()
         self.protocol.dirty = True
         self._settle()
-
-    def _wait_in_peace(self) -> Message | None:
-        """``_wait_for_message`` where there is nothing to do before and no time
-        to keep, as mostly."""
-        protocol, current = self.protocol, self._current()
-        if current is not None and not protocol.dirty:
-            self._taken = 0
-            protocol.answering = False
-            self._receiver = current
-            message: Message | None = self._hub.switch()
-            if message is not None:
-                return message
-            self._receiver = None
-        return self._wait_for_message(None)
 
     def _wait_for_message(self, timeout: float | None) -> Message | None:
         if self._receiver is not None:
@@ -301,9 +256,10 @@ class HubLink(Link):
             if current is None or (left is not None and left <= 0):
                 return None
             self._receiver = current
-            message = self._pause(left)
+            self._pause(left)
             self._receiver = None
-            if message is not None:
+            if self._handed is not None:
+                message, self._handed = self._handed, None
                 return message
         message = protocol.take()
         if message is None:
@@ -344,6 +300,12 @@ class HubLink(Link):
             self.wait_until_sent(mark, timeout)
         elif self.finished:
             raise self._closed()
+
+    def _send_rest(self, timeout: float | None) -> None:
+        mark = self._unsent_mark()
+        self._guarded(self._write_more)
+        self._kick()
+        self.wait_until_sent(mark, timeout)
 
     def _put_off(self, opcode: int, payload: Payload) -> None:
         """Send behind the step that this call came in the middle of: it is a signal

@@ -10,9 +10,9 @@ With green classes the reader lives in the thread that made the link.  A call
 from any other OS thread must not touch a green event then: it waits on a real
 one, and has the reader notify the others.
 
-Most messages come in one piece while somebody waits for them.  Then the reader
-hands the message over (``_handed``), past the queue, and sets the event: both
-sides of that are short, since it is most of what a message costs here.
+Most messages come in one piece while somebody waits for them.  ``express`` has a
+short way for these, past the queue: the receiver is ``_parked``, the reader puts
+the message where it finds it (``_handed``) and sets the event.
 """
 
 from __future__ import annotations
@@ -24,15 +24,16 @@ from typing import Any
 
 from ..errors import SimpleWebsocketError
 from ..inbox import Message
-from ..protocol import ENDING, Protocol
+from ..protocol import Protocol
+from . import express
 from .link import TURN
 from .locked import LockedLink
 from .originals import RealEvent, original
-from .pump import END, take
 from .watchman import Waker
 from .wire import Wire
 
 
+@express.injected
 class InjectedLink(LockedLink):
     """A link with a reader of its own.
 
@@ -40,6 +41,24 @@ class InjectedLink(LockedLink):
     :param event_class: what ``receive`` waits on.
     :param selector_class: watches the socket.
     """
+
+    __slots__ = (
+        '_abandoned',
+        '_begun',
+        '_deadline',
+        '_event_class',
+        '_get_ident',
+        '_green',
+        '_parked',
+        '_reader_waits',
+        '_selector_class',
+        '_taken',
+        '_waker',
+        '_want',
+        '_watchers',
+        'event',
+        'thread',
+    )
 
     def __init__(
         self,
@@ -62,9 +81,9 @@ class InjectedLink(LockedLink):
         self._begun = False
         self._get_ident: Callable[[], int] = original('threading', 'get_ident')
         self._home = self._get_ident()
+        self._abandoned = False
         self._taken = 0  # messages since the receiver last waited
         self._parked = False  # a receiver will look at what is handed over
-        self._handed: Message | None = None
         self._green = True  # until the reader finds itself in a thread of its own
         self.thread = thread_class(target=self._run)
         self._waker = Waker()
@@ -102,7 +121,6 @@ class InjectedLink(LockedLink):
     def _turn(self) -> None:
         """Watch for one thing until it changes."""
         want = self._want
-        plain = want == (True, False) and not self.wire.tls
         mask = (selectors.EVENT_READ if want[0] else 0) | (selectors.EVENT_WRITE if want[1] else 0)
         selector = self._selector_class()
         try:
@@ -112,21 +130,22 @@ class InjectedLink(LockedLink):
             while True:
                 if want is not self._want or self.finished:
                     break
-                deadline = self._deadline
-                left = None if deadline is None else max(deadline - self.now(), 0)
-                called = False
-                for key, _ in selector.select(left):
-                    if key.fd == self._waker.fd:
-                        self._waker.clear()
-                        called = True
-                early = deadline is None or self.now() < deadline
-                if plain and early and self._parked and not called:
-                    self._hand_over()
-                else:
-                    self._guarded(self._attend)
+                self._look(selector)
         finally:
             with suppress(OSError, ValueError, KeyError):
                 selector.close()
+
+    def _look(self, selector: Any) -> None:
+        """Wait for something to attend to."""
+        deadline = self._deadline
+        left = None if deadline is None else max(deadline - self.now(), 0)
+        self._attend_to(selector.select(left))
+
+    def _attend_to(self, events: Any) -> None:
+        for key, _ in events:
+            if key.fd == self._waker.fd:
+                self._waker.clear()
+        self._guarded(self._attend)
 
     def _attend(self) -> None:
         if self._abandoned:
@@ -141,41 +160,6 @@ class InjectedLink(LockedLink):
             self._on_writable()
         if not self.finished and self._deadline is not None and self.now() >= self._deadline:
             self._on_deadline()
-
-    def _hand_over(self) -> None:
-        """Read for the receiver that waits: the hot path.  A step in the words
-        of ``_guarded``, of ``_on_readable`` what a whole message needs."""
-        message = None
-        with self._lock:
-            protocol = self.protocol
-            decoder = protocol.direct()
-            if decoder is None or self._inside or self.finished or not self._parked:
-                self._guarded(self._attend)  # all has changed on the way here
-                return
-            self._inside = True
-            try:
-                try:
-                    came = take(self.wire, decoder, protocol.appetite)
-                except OSError:
-                    came = END
-                if came is None:
-                    return
-                if isinstance(came, (str, bytes)):
-                    protocol.heard = protocol.answering = True
-                    self._parked = False
-                    self._handed = message = came
-                else:
-                    self._take_in(came)
-                    self._after()
-            except BaseException:
-                self._poison()  # what was read may be lost
-                raise
-            finally:
-                if self._deferred:
-                    self._do_deferred()
-                self._inside = False
-        if message is not None:
-            self.event.set()
 
     def _watch(self, read: bool, write: bool) -> None:
         if (read, write) != self._want:
@@ -216,9 +200,8 @@ class InjectedLink(LockedLink):
                         mine = self._receiving = True
                         self._taken = 0
                     # Clear, look again, then wait: what comes in between sets it.
-                    foreign = self._green and self._get_ident() != self._home
+                    foreign = self._is_foreign()
                     if not foreign:
-                        self._parked = True
                         self.event.clear()
                     if self._look_again(timeout):
                         message = self._take_or_end()
@@ -228,12 +211,8 @@ class InjectedLink(LockedLink):
                     return None
                 if foreign:
                     self._wait_changed(self._ready, left)
-                    continue
-                self.event.wait(left)
-                if self._handed is not None:
-                    self._handing = True
-                    message, self._handed = self._handed, None
-                    return message
+                else:
+                    self.event.wait(left)
         except SimpleWebsocketError:
             raise
         except BaseException:
@@ -241,11 +220,8 @@ class InjectedLink(LockedLink):
                 self._guarded(self._poison)
             raise
         finally:
-            # No call where a message is on its way out: it could be interrupted.
             if mine:
                 self._receiving = False
-                if self._parked or self._handed is not None:
-                    self._guarded(self._unpark)
 
     def _give_way(self) -> None:
         """Let other greenlets run; threads do so by themselves."""
@@ -260,35 +236,28 @@ class InjectedLink(LockedLink):
         """
         if self._receiving and (self._handed is not None or not self.protocol.messages):
             raise self._second_receiver()
-        return bool(self.protocol.messages) or self._handed is not None
+        if self._handed is not None:
+            self._guarded(self._reclaim)
+        return bool(self.protocol.messages)
 
     def _look_again(self, timeout: float | None) -> bool:
         """Ask for a message; whether the receiver has something to be told.
         Call it with the lock held."""
-        protocol = self.protocol
-        if self._handed is None:
-            if protocol.direct() is None or protocol.out or protocol.dirty:
-                self._guarded(self._ask)
-            else:
-                protocol.answering = False  # all that asking would do
+        self._guarded(self._ask)
         if timeout is not None and timeout <= 0:
             self._guarded(self._on_readable)  # not to wait still means to look
         return self._ready()
 
     def _ask(self) -> None:
         protocol = self.protocol
-        if not (protocol.messages or self._handed is not None):
+        if not protocol.messages:
             protocol.ask()
         if protocol.out or protocol.dirty:
             self._after()
 
     def _take(self) -> Message | None:
-        """The oldest message; with the lock held, and who takes waits no longer."""
+        """The oldest message; with the lock held."""
         self._handing = True
-        self._parked = False
-        message, self._handed = self._handed, None
-        if message is not None:
-            return message
         message = self.protocol.take()
         self._handing = message is not None
         if message is not None and not self._want[0] and not self.protocol.paused:
@@ -306,17 +275,6 @@ class InjectedLink(LockedLink):
         if self.wire.tls:
             self._read_all()  # what TLS holds makes nothing readable
         self._after()
-
-    def _unpark(self) -> None:
-        """The receiver leaves: what was handed to it goes back to the queue."""
-        self._parked = False
-        message, self._handed = self._handed, None
-        if message is not None:
-            self.protocol.input_buffer().appendleft(message)
-
-    def _ready(self) -> bool:
-        protocol = self.protocol
-        return bool(protocol.messages) or protocol.state > ENDING or self._handed is not None
 
     # -- waiting ----------------------------------------------------------
 
@@ -354,6 +312,3 @@ class InjectedLink(LockedLink):
         # The reader does it, so that no lock is taken here.
         self._abandoned = True
         self._waker.wake()
-
-    _abandoned = False
-    _handing = False  #: a message is between the queue and the caller of receive()

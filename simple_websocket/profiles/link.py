@@ -57,6 +57,8 @@ class Link:
         '__weakref__',
         '_deferred',
         '_half_closed',
+        '_handed',
+        '_handing',
         '_home',
         '_inside',
         '_sent',
@@ -77,6 +79,8 @@ class Link:
         self._half_closed = False
         self._home: int | None = None  #: the only thread that may touch it, if there is one
         self._inside = False  #: somebody is in a step that must not be interrupted
+        self._handed: Message | None = None  #: for who waits in ``receive``, past the queue
+        self._handing = False  #: a message is on its way out of ``receive``
         self._deferred: list[Callable[[], Any]] | None = None  #: put off until it is over
         _live.add(self)
 
@@ -101,6 +105,10 @@ class Link:
                                   ``timeout`` seconds: then the connection has
                                   failed, since half a frame may be out.
         """
+
+    @abstractmethod
+    def _send_rest(self, timeout: float | None) -> None:
+        """``send``, of which TCP has taken some: the rest is in ``_unsent``."""
 
     @abstractmethod
     def close(self, payload: bytes, code: int, reason: str | None, wait: bool = True) -> None:
@@ -445,6 +453,19 @@ class Link:
     def give_up(self) -> None:
         """Fail the connection: 1006, and TCP is closed at once."""
         self._guarded(self._poison)
+
+    def interrupted(self) -> None:
+        """``receive`` has raised, perhaps with a message in its hands: rather
+        than to go on without it, the connection fails."""
+        if self._handing:
+            self._handing = False
+            self.give_up()
+
+    def _reclaim(self) -> None:
+        """An exception took away who this was handed to: the next one has it."""
+        message, self._handed = self._handed, None
+        if message is not None:
+            self.protocol.input_buffer().appendleft(message)
 
     # -- for receive(), send() and close() of every backend ----------------
 

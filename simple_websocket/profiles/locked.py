@@ -22,11 +22,13 @@ from typing import Any
 
 from ..errors import ConnectionClosed
 from ..protocol import ENDED, Protocol
+from . import express
 from .link import Link, Payload
 from .originals import builtin
 from .wire import Wire
 
 
+@express.locked
 class LockedLink(Link):
     """A link that threads share; a backend adds how they wait."""
 
@@ -142,6 +144,12 @@ class LockedLink(Link):
             self.wait_until_sent(mark, timeout)
         elif self._lost or self.finished:
             raise self._failed()
+
+    def _send_rest(self, timeout: float | None) -> None:
+        with self._lock:
+            mark = self._unsent_mark()
+            self._guarded(self._write_more)
+        self.wait_until_sent(mark, timeout)
 
     def offer(
         self, opcode: int, payload: bytes, made: dict[Any, bytes], insist: bool

@@ -3,7 +3,7 @@
 Most reads give one small message and nothing else, and most messages leave in
 one write.  Two calls do that, with the codec and the system call in one:
 ``take`` and ``put``; ``wait_and_take`` is for a thread that may block, and
-``put_frame`` and ``put_to_many`` for a frame that goes to many.
+``put_frame`` for a frame that was made before.
 
 As of the codec there are two of each: those of this file, and the compiled
 ones of ``_pump.pyx``, where the compiled codec is.  There a message costs one
@@ -17,14 +17,11 @@ message, a ping, a full queue) goes through ``Link``.
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..codec import NAME, Chunk, encode
 from ..inbox import Message
 from .wire import DONTWAIT, Wire
-
-if TYPE_CHECKING:
-    from .link import Link
 
 #: What came: a message; the chunks of what was no message in one piece; the
 #: bytes, if nobody has decoded them, which are none at the end of the stream.
@@ -86,25 +83,11 @@ def python_put_frame(wire: Wire, frame: bytes) -> bytes | memoryview | None:
     return None if sent == len(frame) else memoryview(frame)[sent:]
 
 
-def python_put_to_many(
-    links: list[Link], frame: bytes, size: int, ident: int
-) -> list[int | None]:
-    """Send a server's frame on each link where nothing is before it, in one step
-    of C: nobody else gets in between, so no lock is taken.
-
-    :param frame: of a payload of ``size`` bytes, not compressed.
-    :param ident: the thread that calls.
-    :returns: for each link 0; -1, where TCP has taken some of it and the rest is
-              ``_unsent`` now; or None, where nothing was sent: ``offer`` it.
-    """
-    return [None] * len(links)
-
-
 take, wait_and_take = python_take, python_wait_and_take
-put, put_frame, put_to_many = python_put, python_put_frame, python_put_to_many
+put, put_frame = python_put, python_put_frame
 if NAME == 'compiled':
     with suppress(ImportError):  # no Unix
         from . import _pump
 
         take, wait_and_take = _pump.take, _pump.wait_and_take
-        put, put_frame, put_to_many = _pump.put, _pump.put_frame, _pump.put_to_many
+        put, put_frame = _pump.put, _pump.put_frame

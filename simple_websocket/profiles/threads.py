@@ -29,6 +29,7 @@ from typing import Any
 from ..errors import SimpleWebsocketError
 from ..inbox import Message
 from ..protocol import ENDING, OPEN, Protocol
+from . import express
 from .link import READ_SIZE
 from .locked import LockedLink
 from .originals import original
@@ -53,6 +54,7 @@ def wait_for(fd: int, write: bool, timeout: float | None, waker_fd: int | None =
     return bool(poll.poll(None if timeout is None else max(timeout, 0) * 1000))
 
 
+@express.threads
 class ThreadLink(LockedLink):
     """A link whose receiver is the reader."""
 
@@ -106,6 +108,8 @@ class ThreadLink(LockedLink):
                 with self._lock:
                     risky = True
                     del arrived[:]
+                    if self._handed is not None:
+                        self._guarded(self._reclaim)
                     if not mine and not protocol.messages:
                         if self._receiving:
                             raise self._second_receiver()

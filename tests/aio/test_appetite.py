@@ -15,17 +15,16 @@ LARGE = b'\x82\xff' + (1 << 20).to_bytes(8, 'big') + bytes(4) + bytes(1 << 20)
 async def test_less_is_read_at_once_from_who_sends_tiny_frames():
     loop = asyncio.get_running_loop()
     ours, theirs = socket.socketpair()
-    link = AioLink(Protocol(False, loop.time), loop)
+    sizes = []
+
+    class Recording(AioLink):
+        def data_received(self, data):
+            sizes.append(len(data))
+            super().data_received(data)
+
+    link = Recording(Protocol(False, loop.time), loop)
     transport, _ = await loop.connect_accepted_socket(lambda: link, ours)
     usual = transport.max_size
-    sizes = []
-    data_received = link.data_received
-
-    def recorded(data):
-        sizes.append(len(data))
-        data_received(data)
-
-    link.data_received = recorded
     theirs.setblocking(False)
     await loop.sock_sendall(theirs, PINGS)
     while sum(sizes) < len(PINGS):

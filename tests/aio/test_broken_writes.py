@@ -9,22 +9,24 @@ import pytest
 from aio.peer import end, until
 
 from simple_websocket import ConnectionClosed
+from simple_websocket.profiles.aio import AioLink
 
 
-async def test_a_write_that_fails_as_soon_as_tcp_takes_more_ends_the_transport_once(role):
+async def test_a_write_that_fails_as_soon_as_tcp_takes_more_ends_the_transport_once(
+    role, monkeypatch
+):
     # asyncio goes on with a transport behind resume_writing(): it ended one
     # that a write had just ended a second time, and logged its own error.
     async with end(role, compression=None) as (ws, peer):
-        link = ws._link
-        resume = link.resume_writing
+        resume = AioLink.resume_writing
         resumed = []
 
-        def resume_writing():
+        def resume_writing(link):
             resumed.append(True)
             ws.sock.shutdown(socket.SHUT_WR)  # the next write is a broken pipe
-            resume()
+            resume(link)
 
-        link.resume_writing = resume_writing
+        monkeypatch.setattr(AioLink, 'resume_writing', resume_writing)
         sends = [asyncio.ensure_future(ws.send(b'x' * 8_000_000)) for _ in range(3)]
         await asyncio.sleep(0)
         assert not resumed

@@ -21,6 +21,7 @@ from websockets.asyncio.client import connect
 from simple_websocket import AioClient, AioServer, ConnectionClosed, ConnectionError
 from simple_websocket.aiows import _Opening
 from simple_websocket.client_handshake import ClientHandshake, parse_url
+from simple_websocket.profiles.aio import AioLink
 from simple_websocket.takeover import Husk
 
 RESET = struct.pack('ii', 1, 0)  # SO_LINGER: close with an RST
@@ -302,21 +303,20 @@ class TestCancelled:
             assert ws.close_reason == 4000
             await peer.expect_close(4000)
 
-    async def test_behind_the_last_byte_of_a_message_it_does_no_harm(self, role):
+    async def test_behind_the_last_byte_of_a_message_it_does_no_harm(self, role, monkeypatch):
         async with end(role, compression=None) as (ws, peer):
-            link = ws._link
-            resume = link.resume_writing
+            resume = AioLink.resume_writing
             sending = asyncio.ensure_future(ws.send(b'x' * 16_000_000))
 
-            def resume_and_cancel():
-                resume()
+            def resume_and_cancel(link):
+                resume(link)
                 sending.cancel()
 
-            link.resume_writing = resume_and_cancel
-            await peer.expect(BINARY, b'x' * 16_000_000)
-            with pytest.raises(asyncio.CancelledError):
-                await sending
-            link.resume_writing = resume
+            with monkeypatch.context() as patch:
+                patch.setattr(AioLink, 'resume_writing', resume_and_cancel)
+                await peer.expect(BINARY, b'x' * 16_000_000)
+                with pytest.raises(asyncio.CancelledError):
+                    await sending
             await ws.send('and on')
             await peer.expect(TEXT, b'and on')
 

@@ -2,38 +2,62 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 from support.frames import TEXT
 from support.peer import Peer, accepted, environ_for, tcp_pair
 from sync.conftest import injected_classes
 
 from simple_websocket import ConnectionClosed, Server
-from simple_websocket.profiles import injected
 
 pytestmark = pytest.mark.only('default-codec')
 
 
-def test_a_wait_that_ends_for_nothing_goes_on(world, monkeypatch):
+def test_a_look_that_finds_nothing_goes_on(world):
     ws, peer = accepted(world, **injected_classes(world))
-    looks, take = [], injected.take
+    wire, fileno, empty = ws._link.wire, ws._link.wire.fileno, socket.socketpair()
+    looks = []
 
-    def nothing_at_first(*args):
-        looks.append(args)
-        return take(*args) if len(looks) > 1 else None
+    def nothing_at_first():
+        looks.append(1)
+        return fileno() if len(looks) > 1 else empty[0].fileno()
 
-    monkeypatch.setattr(injected, 'take', nothing_at_first)
     receiving = world.spawn(ws.receive)
     world.wait_until(lambda: ws._link._parked)
+    wire.fileno = nothing_at_first
     peer.send((TEXT, b'hello'))
     assert receiving.join() == 'hello'
     assert len(looks) > 1
+    wire.fileno = fileno
+    ws._link.abandon()
+    for sock in empty:
+        sock.close()
+
+
+def test_a_wait_that_ends_for_nothing_goes_on(world):
+    classes = injected_classes(world)
+    waits = []
+
+    class Event(classes['event_class']):
+        def wait(self, timeout=None):
+            waits.append(timeout)
+            return False if len(waits) == 1 else super().wait(timeout)
+
+    ws, peer = accepted(world, **{**classes, 'event_class': Event})
+    receiving = world.spawn(ws.receive)
+    world.wait_until(lambda: len(waits) > 1)
+    peer.send((TEXT, b'hello'))
+    assert receiving.join() == 'hello'
+    peer.send((TEXT, b'again'))
+    assert ws.receive() == 'again'
     ws._link.abandon()
 
 
-def test_a_read_that_no_memory_was_left_for_fails_the_connection(world, monkeypatch):
+def test_a_read_that_no_memory_was_left_for_fails_the_connection(world):
     raised = []
 
-    def exhausted(*args):
+    def exhausted():
         raise MemoryError
 
     classes = injected_classes(world)
@@ -47,52 +71,13 @@ def test_a_read_that_no_memory_was_left_for_fails_the_connection(world, monkeypa
         return classes['thread_class'](target=run)
 
     ws, peer = accepted(world, **{**classes, 'thread_class': thread})
-    monkeypatch.setattr(injected, 'take', exhausted)
     receiving = world.spawn(lambda: pytest.raises(ConnectionClosed, ws.receive).value.reason)
     world.wait_until(lambda: ws._link._parked)
+    ws._link.wire.fileno = exhausted
     peer.send((TEXT, b'hello'))
     assert receiving.join() == 1006
     world.wait_until(lambda: raised)  # and whoever runs the thread is told
     peer.expect_eof()
-
-
-class Late:
-    """A lock that somebody comes upon late: a function is called before it is taken."""
-
-    def __init__(self, lock):
-        self.lock = lock
-        self.before = []
-
-    def __enter__(self):
-        if self.before:
-            self.before.pop()()
-        return self.lock.__enter__()
-
-    def __exit__(self, *error):
-        return self.lock.__exit__(*error)
-
-
-def test_a_message_that_is_handed_over_to_who_has_just_woken_is_taken(world):
-    classes = injected_classes(world)
-    link = None
-
-    def arrive():
-        peer.send((TEXT, b'hello'))
-        world.wait_until(lambda: link._handed is not None)
-
-    class Event(classes['event_class']):
-        def wait(self, timeout=None):
-            if isinstance(getattr(link, '_lock', None), Late) and not link._lock.before:
-                link._lock.before.append(arrive)
-                return False  # for nothing
-            return super().wait(timeout)
-
-    ws, peer = accepted(world, **{**classes, 'event_class': Event})
-    link = ws._link
-    link._lock = Late(link._lock)
-    assert ws.receive(5) == 'hello'
-    assert link._handed is None
-    link.abandon()
 
 
 def test_a_reader_that_began_before_its_start_was_interrupted_ends(world):

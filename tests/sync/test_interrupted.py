@@ -96,6 +96,28 @@ def test_an_interrupt_in_the_kernel_loses_nothing(world):  # invariant 3
     ws._link.abandon()
 
 
+@pytest.mark.only('default-codec')
+def test_ctrl_c_that_comes_with_a_message_leaves_it_to_the_next_receive(world):  # invariant 3
+    """It comes on the way into recv(), and all from there to the caller is in C."""
+    ws, peer = accepted(world)
+    wire, fileno = ws._link.wire, ws._link.wire.fileno
+    peer.send((TEXT, b'together with Ctrl-C'))
+    signals = filter(None, map(_thread.interrupt_main, (signal.SIGINT,)))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    wire.fileno = functools.partial(next, itertools.chain(signals, itertools.repeat(wire.fd)))
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            ws.receive()
+    finally:
+        signal.signal(signal.SIGINT, before)
+        wire.fileno = fileno
+    assert ws.connected
+    assert ws.receive(5) == 'together with Ctrl-C'
+    peer.send((TEXT, b'and on'))
+    assert ws.receive() == 'and on'
+    ws._link.abandon()
+
+
 def is_failed(ws, peer, code=1006):
     """It ended without a Close."""
     for call in (ws.receive, lambda: ws.send('again')):
@@ -210,6 +232,7 @@ class Lock:
 def test_an_interrupt_behind_the_read_of_a_message_does_not_lose_it(world, monkeypatch):
     ws, peer = accepted(world)
     link = ws._link
+    link._guarded(link._adopt)  # else nothing of what follows is in Python
     link._lock = lock = Lock(link._lock)
     real = type(link)._came
 
@@ -285,13 +308,18 @@ def test_an_interrupt_before_the_hub_watches_leaves_nothing_to_stop(world, monke
 
 
 @pytest.mark.only('threads')
-def test_bytes_that_no_memory_was_left_for_fail_the_connection(world, monkeypatch):
+@pytest.mark.parametrize('calls', ['python', 'compiled'])
+def test_bytes_that_no_memory_was_left_for_fail_the_connection(world, monkeypatch, calls):
     ws, peer = accepted(world)
 
-    def exhausted(wire, decoder, size, arrived):
+    def exhausted(*_):
         raise MemoryError
 
-    monkeypatch.setattr('simple_websocket.profiles.threads.wait_and_take', exhausted)
+    if calls == 'python':
+        ws._link.wire.fileno = None
+        monkeypatch.setattr('simple_websocket.profiles.threads.wait_and_take', exhausted)
+    else:
+        ws._link.wire.fileno = exhausted
     with pytest.raises(MemoryError):
         ws.receive()
     is_failed(ws, peer)

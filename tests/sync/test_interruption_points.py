@@ -15,7 +15,6 @@ from __future__ import annotations
 import gc
 import socket
 import ssl
-import sys
 
 import pytest
 import trustme
@@ -345,8 +344,8 @@ def test_between_any_two_bytecodes(world, classes, scenario):
     assert bystander.receive(5) == 'to another'
     other.close()
     bystander._link.abandon()
-    # Newer compilers leave fewer places.
-    assert number > (5 if sys.version_info >= (3, 12) else 10)
+    # A small message that nothing is in the way of is sent in C.
+    assert number > (2 if scenario is send_small else 10)
     # Only where it has been handed over, and the caller has not got hold of it.
     assert all(where.startswith('ws.py') for where in gone), gone
 

@@ -1,0 +1,899 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""The ways of ``express.py`` in C.
+
+What they look at are slots of ``Link``, ``Protocol`` and ``Wire``, and they look
+at them where they are in memory: in Python, finding them is most of what a small
+message costs.  An object of any other class than these goes the long way.
+
+Nothing else runs between two lines here, but where a call says so: no signal
+handler, no other greenlet, no other thread.
+"""
+
+from .._codec cimport CompiledDecoder
+from ._pump cimport decoded, enter_room, leave_room, put_payload, receive, wait_and_decode
+
+from functools import partial
+
+from ..errors import ConnectionClosed
+from ..protocol import ENDING as _ENDING, OPEN as _OPEN, Protocol
+from .link import Link
+from .pump import END
+from .wire import Wire
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.exc cimport PyErr_CheckSignals
+from cpython.long cimport PyLong_AsLong, PyLong_AsSsize_t
+from cpython.object cimport PyObject, PyTypeObject
+
+cdef extern from "Python.h":
+    const char *PyUnicode_AsUTF8AndSize(object, Py_ssize_t *) except NULL
+    unsigned long PyThread_get_thread_ident()
+
+cdef extern from *:
+    """
+    #include <structmember.h>
+
+    #include <sys/socket.h>
+    #ifndef MSG_NOSIGNAL
+    #define MSG_NOSIGNAL 0  /* CPython ignores SIGPIPE anyway */
+    #endif
+
+    static Py_ssize_t send_now(int fd, const unsigned char *data, size_t size)
+    {
+        return send(fd, data, size, MSG_DONTWAIT | MSG_NOSIGNAL);
+    }
+
+    #if defined(__GNUC__)
+    #define prefetch(address) __builtin_prefetch(address)
+    #else
+    #define prefetch(address) ((void)(address))
+    #endif
+
+    /* Where the objects of a class have a slot of theirs; -1: it is none. */
+    static Py_ssize_t offset_of(PyObject *slot)
+    {
+        if (!Py_IS_TYPE(slot, &PyMemberDescr_Type))
+            return -1;
+        return ((PyMemberDescrObject *)slot)->d_member->offset;
+    }
+
+    #define SLOT(object, offset) (*(PyObject **)((char *)(object) + (offset)))
+
+    static void set_slot(PyObject *object, Py_ssize_t offset, PyObject *value)
+    {
+        PyObject *before = SLOT(object, offset);
+        Py_INCREF(value);
+        SLOT(object, offset) = value;
+        Py_XDECREF(before);
+    }
+    """
+    PyObject *Py_True
+    Py_ssize_t send_now(int, const unsigned char *, size_t)
+    void prefetch(const void *) noexcept
+    Py_ssize_t offset_of(object)
+    PyObject *SLOT(object, Py_ssize_t) noexcept
+    void set_slot(object, Py_ssize_t, object)
+
+cdef enum:
+    ROOM = 1 << 16
+    READ_SIZE = 1 << 16
+
+cdef long ENDING = _ENDING
+assert _OPEN == 0
+
+
+cdef Py_ssize_t slot(kind, str name) except -1:
+    """Where the objects of a class have what ``__slots__`` calls so."""
+    cdef Py_ssize_t offset = offset_of(getattr(kind, name))
+    if offset < 0:
+        raise TypeError(f'{kind.__name__}.{name} is no slot')
+    return offset
+
+
+cdef:
+    Py_ssize_t WIRE = slot(Link, 'wire')
+    Py_ssize_t PROTOCOL = slot(Link, 'protocol')
+    Py_ssize_t HOME = slot(Link, '_home')
+    Py_ssize_t INSIDE = slot(Link, '_inside')
+    Py_ssize_t DEFERRED = slot(Link, '_deferred')
+    Py_ssize_t UNSENT = slot(Link, '_unsent')
+    Py_ssize_t HANDED = slot(Link, '_handed')
+    Py_ssize_t HANDING = slot(Link, '_handing')
+    Py_ssize_t FINISHED = slot(Link, 'finished')
+
+    Py_ssize_t STATE = slot(Protocol, 'state')
+    Py_ssize_t OUT = slot(Protocol, 'out')
+    Py_ssize_t MESSAGES = slot(Protocol, 'messages')
+    Py_ssize_t CHUNKS = slot(Protocol, '_chunks')
+    Py_ssize_t DECODER = slot(Protocol, '_decoder')
+    Py_ssize_t DIRTY = slot(Protocol, 'dirty')
+    Py_ssize_t HEARD = slot(Protocol, 'heard')
+    Py_ssize_t ANSWERING = slot(Protocol, 'answering')
+    Py_ssize_t APPETITE = slot(Protocol, 'appetite')
+    Py_ssize_t CLIENT = slot(Protocol, 'client')
+    Py_ssize_t PLAIN_BELOW = slot(Protocol, 'plain_below')
+
+    Py_ssize_t FILENO = slot(Wire, 'fileno')
+    Py_ssize_t FD = slot(Wire, 'fd')
+    Py_ssize_t POLLED = slot(Wire, 'polled')
+
+    # Of HubLink, which is made behind this file.
+    Py_ssize_t HUB, RECEIVER, READING, TAKEN
+    object HubLink, getcurrent, greenlet
+
+
+cdef inline object get(object owner, Py_ssize_t offset):
+    cdef PyObject *value = SLOT(owner, offset)
+    if value is NULL:
+        raise AttributeError('an empty slot')
+    return <object>value
+
+
+cdef inline bint is_set(object owner, Py_ssize_t offset) noexcept:
+    """Whether a flag is True."""
+    return SLOT(owner, offset) is Py_True
+
+
+cdef inline bint is_none(object owner, Py_ssize_t offset) noexcept:
+    return SLOT(owner, offset) is <PyObject *>None
+
+
+cdef inline CompiledDecoder direct(object protocol):
+    """``Protocol.direct``: None, too, where it is something else than ours."""
+    if type(protocol) is not Protocol or PyLong_AsLong(get(protocol, STATE)):
+        return None
+    if not is_none(protocol, CHUNKS) and get(protocol, CHUNKS):
+        return None
+    if not is_none(protocol, MESSAGES) and get(protocol, MESSAGES):
+        return None
+    decoder = get(protocol, DECODER)
+    return decoder if type(decoder) is CompiledDecoder else None
+
+
+cdef inline bint is_home(object link) except -1:
+    """Whether this is the only thread that may touch the link."""
+    cdef unsigned long home = get(link, HOME)
+    return home == PyThread_get_thread_ident()
+
+
+cdef inline object fileno_of(object link):
+    """``wire.fileno``: None where recv and send are more than system calls."""
+    wire = get(link, WIRE)
+    return get(wire, FILENO) if isinstance(wire, Wire) else None
+
+
+cdef int leave_step(object link) except -1:
+    """The end of a step, as ``_guarded`` has it."""
+    if not is_none(link, DEFERRED) and get(link, DEFERRED):
+        link._do_deferred()
+    set_slot(link, INSIDE, False)
+
+
+cdef enum Put:
+    NOTHING, ALL, SOME
+
+
+cdef bint may_put(object link, Py_ssize_t size) except -1:
+    """Whether a message of that many bytes may leave as it is, with nothing before."""
+    protocol = get(link, PROTOCOL)
+    return (
+        type(protocol) is Protocol and fileno_of(link) is not None
+        and not is_set(link, INSIDE) and not is_set(protocol, DIRTY)
+        and not get(link, UNSENT) and not <list?>get(protocol, OUT)
+        and PyLong_AsLong(get(protocol, STATE)) <= ENDING
+        and size < PyLong_AsSsize_t(get(protocol, PLAIN_BELOW))
+    )
+
+
+cdef Put put_at_once(object link, int opcode, payload) except *:
+    """Send a message where nothing is before it; with nobody else inside.
+
+    :returns: how much of it; what is left is in ``_unsent``.
+    """
+    cdef Py_ssize_t size = 0
+    cdef const char *data
+    cdef bytes left
+    if type(payload) is str:
+        data = PyUnicode_AsUTF8AndSize(payload, &size)
+    elif type(payload) is bytes:
+        data = PyBytes_AS_STRING(payload)
+        size = PyBytes_GET_SIZE(payload)
+    else:
+        return NOTHING
+    if not may_put(link, size):
+        return NOTHING
+    set_slot(link, INSIDE, True)
+    try:
+        left = put_payload(
+            fileno_of(link)(), opcode, <const unsigned char *>data, size,
+            is_set(get(link, PROTOCOL), CLIENT),
+        )
+        if left is not None:
+            set_slot(link, UNSENT, left)
+    except OSError:
+        return NOTHING  # and the long way finds the same
+    except BaseException:
+        link._poison()  # a signal handler raised
+        raise
+    finally:
+        leave_step(link)
+    return ALL if left is None else SOME
+
+
+cdef int put_rest(object link, timeout) except -1:
+    """Wait until the rest is sent, as well; an exception out of nowhere leaves
+    none of it behind."""
+    try:
+        link._send_rest(timeout)
+    except BaseException:
+        if get(link, UNSENT):
+            link._guarded(link._poison)
+        raise
+
+
+cdef int hand_out(object link, message) except -1:
+    """The last that is done before ``receive`` returns a message: behind this, an
+    exception out of nowhere fails the connection (see ``Link.interrupted``)."""
+    try:
+        PyErr_CheckSignals()
+    except BaseException:
+        set_slot(link, HANDED, message)  # the next receive() has it
+        raise
+    set_slot(link, HANDING, True)
+
+
+cdef object take_in_step(object link):
+    """Read for somebody who waits for a message, with nobody else inside.
+
+    :returns: a message that came in one piece; else None, and what came is
+              where all else goes.
+    """
+    cdef unsigned char *room
+    cdef Py_ssize_t size
+    protocol = get(link, PROTOCOL)
+    fileno = fileno_of(link)
+    cdef CompiledDecoder decoder = direct(protocol)
+    cdef Py_ssize_t appetite = PyLong_AsSsize_t(get(protocol, APPETITE))
+    set_slot(link, INSIDE, True)
+    try:
+        room = enter_room()
+        try:
+            try:
+                size = receive(fileno(), room, min(appetite, <Py_ssize_t>ROOM))
+            except OSError:
+                size = 0  # the end
+            if size < 0:
+                return None
+            came = decoded(decoder, room, size)
+        finally:
+            leave_room(room)
+        if type(came) is str or type(came) is bytes:
+            set_slot(protocol, HEARD, True)
+            set_slot(protocol, ANSWERING, True)
+            return came
+        link._take_in(came)
+        link._after()
+        return None
+    except BaseException:
+        link._poison()  # a signal handler raised: what was read may be lost
+        raise
+    finally:
+        leave_step(link)
+
+
+# -- to many ----------------------------------------------------------------
+
+cdef enum:
+    BRIEF = 1 << 15  # bytes that others need not wait for
+
+    # How many links ahead what belongs to one is fetched into the caches, where
+    # it is not when there are thousands: the link, what it refers to, what that does.
+    LINK_AHEAD = 6
+    PARTS_AHEAD = 4
+    ENDS_AHEAD = 2
+
+
+def put_to_many(list links, bytes frame not None, Py_ssize_t size, ident):
+    """See ``pump.put_to_many``."""
+    cdef Py_ssize_t index, count = len(links)
+    cdef list marks = [None] * count
+    cdef unsigned long thread = ident
+    if PyBytes_GET_SIZE(frame) >= BRIEF:
+        return marks
+    for index in range(count):
+        if index + LINK_AHEAD < count:
+            fetch(<PyObject *>links[index + LINK_AHEAD], Link)
+        if index + PARTS_AHEAD < count:
+            fetch_parts(links[index + PARTS_AHEAD])
+        if index + ENDS_AHEAD < count:
+            fetch_ends(links[index + ENDS_AHEAD])
+        marks[index] = put_to_one(links[index], frame, size, thread)
+    return marks
+
+
+cdef inline void fetch(PyObject *owner, kind) noexcept:
+    cdef Py_ssize_t at
+    for at in range(0, (<PyTypeObject *>kind).tp_basicsize, 64):
+        prefetch(<char *>owner + at)
+
+
+cdef inline int fetch_parts(object link) except -1:
+    if isinstance(link, Link):
+        fetch(SLOT(link, PROTOCOL), Protocol)
+        fetch(SLOT(link, WIRE), Wire)
+
+
+cdef inline int fetch_ends(object link) except -1:
+    if isinstance(link, Link):
+        protocol, fileno = get(link, PROTOCOL), fileno_of(link)
+        prefetch(<PyObject *>fileno)
+        if type(protocol) is Protocol:
+            prefetch(SLOT(protocol, OUT))
+
+
+cdef object put_to_one(object link, bytes frame, Py_ssize_t size, unsigned long thread):
+    cdef Py_ssize_t whole = PyBytes_GET_SIZE(frame), sent
+    cdef const unsigned char *start = <const unsigned char *>PyBytes_AS_STRING(frame)
+    if not isinstance(link, Link) or not may_put(link, size):
+        return None
+    home = get(link, HOME)
+    if is_set(get(link, PROTOCOL), CLIENT) or (home is not None and home != thread):
+        return None
+    sent = send_now(fileno_of(link)(), start, whole)
+    if sent == whole:
+        return 0
+    if sent <= 0:
+        return None  # whoever offers it again sees why
+    set_slot(link, UNSENT, frame[sent:])
+    return -1
+
+
+# -- hubs -------------------------------------------------------------------
+
+cdef bint hand_over(object link) except -1:
+    """Read for the greenlet that waits, and switch to it.
+
+    :returns: False where something is before what would be read.
+    """
+    receiver = get(link, RECEIVER)
+    if (
+        receiver is None or is_set(link, INSIDE) or fileno_of(link) is None
+        or direct(get(link, PROTOCOL)) is None
+    ):
+        return False
+    came = take_in_step(link)
+    if came is None:
+        link._switch_out()
+    else:
+        set_slot(link, RECEIVER, None)
+        set_slot(link, HANDED, came)
+        receiver.switch()  # it comes back when it waits again
+    return True
+
+
+cdef object wait_in_peace(object link):
+    """Wait for a message where there is nothing to do before.
+
+    :returns: None where there is, or was, something else than a message.
+    """
+    if not is_none(link, RECEIVER) or not is_none(link, HANDED) or is_set(link, INSIDE):
+        return None
+    protocol = get(link, PROTOCOL)
+    if direct(protocol) is None or is_set(protocol, DIRTY):
+        return None
+    hub, current = get(link, HUB), getcurrent()
+    if current is (hub if isinstance(hub, greenlet) else hub.greenlet):
+        return None  # it can't wait
+    set_slot(link, TAKEN, 0)
+    set_slot(protocol, ANSWERING, False)
+    set_slot(link, RECEIVER, current)
+    try:
+        hub.switch()
+    finally:
+        if SLOT(link, RECEIVER) is <PyObject *>current:
+            set_slot(link, RECEIVER, None)
+    message = get(link, HANDED)
+    if message is not None:
+        set_slot(link, HANDED, None)
+        hand_out(link, message)
+        if is_set(protocol, DIRTY) or not is_set(link, READING):
+            link._make_room()
+    return message
+
+
+def hub(kind):
+    """See ``express.hub``."""
+    global HubLink, HUB, RECEIVER, READING, TAKEN, getcurrent, greenlet
+    from greenlet import getcurrent, greenlet
+    HubLink = kind
+    HUB, RECEIVER = slot(kind, '_hub'), slot(kind, '_receiver')
+    READING, TAKEN = slot(kind, '_reading'), slot(kind, '_taken')
+    long_receive, long_send, long_reading = kind.receive, kind.send, kind._on_readable
+
+    def receive(link, timeout):
+        if isinstance(link, HubLink):
+            set_slot(link, HANDING, False)
+            if timeout is None and is_home(link):
+                message = wait_in_peace(link)
+                if message is not None:
+                    return message
+        return long_receive(link, timeout)
+
+    def send(link, int opcode, payload, timeout):
+        cdef Put put = NOTHING
+        if isinstance(link, HubLink) and is_home(link):
+            put = put_at_once(link, opcode, payload)
+        if put is SOME:
+            put_rest(link, timeout)
+        elif put is NOTHING:
+            long_send(link, opcode, payload, timeout)
+
+    def _on_readable(link, *_):
+        if not (isinstance(link, HubLink) and hand_over(link)):
+            long_reading(link)
+
+    kind.receive, kind.send, kind._on_readable = receive, send, _on_readable
+    return kind
+
+
+# -- what has a lock --------------------------------------------------------
+
+# Of LockedLink and those below it, which are made behind this file.
+cdef:
+    object LockedLink, InjectedLink, ThreadLink
+    Py_ssize_t LOCK, LOST, RECEIVING, WAITING
+    Py_ssize_t VISITS, ADOPTED, BLOCKED
+    Py_ssize_t EVENT, GREEN, PARKED, LINK_TAKEN, WANT, DEADLINE
+
+
+cdef Put put_with_lock(object link, int opcode, payload) except *:
+    lock = get(link, LOCK)
+    lock.acquire()
+    try:
+        return NOTHING if is_set(link, LOST) else put_at_once(link, opcode, payload)
+    finally:
+        lock.release()
+
+
+def locked(kind):
+    """See ``express.locked``."""
+    global LockedLink, LOCK, LOST, RECEIVING, WAITING
+    LockedLink = kind
+    LOCK, LOST = slot(kind, '_lock'), slot(kind, '_lost')
+    RECEIVING, WAITING = slot(kind, '_receiving'), slot(kind, '_waiting')
+    long_send = kind.send
+
+    def send(link, int opcode, payload, timeout):
+        cdef Put put = NOTHING
+        if isinstance(link, LockedLink):
+            put = put_with_lock(link, opcode, payload)
+        if put is SOME:
+            put_rest(link, timeout)
+        elif put is NOTHING:
+            long_send(link, opcode, payload, timeout)
+
+    kind.send = send
+    return kind
+
+
+# -- threads ----------------------------------------------------------------
+
+cdef object begin_to_wait(object link):
+    """Be the receiver, if there is nothing to do before.
+
+    :returns: the decoder, or None.
+    """
+    cdef CompiledDecoder decoder
+    lock = get(link, LOCK)
+    lock.acquire()
+    try:
+        protocol = get(link, PROTOCOL)
+        decoder = direct(protocol)
+        if (
+            decoder is None or fileno_of(link) is None or is_set(get(link, WIRE), POLLED)
+            or is_set(link, RECEIVING) or not is_none(link, HANDED) or is_set(link, ADOPTED)
+            or is_set(protocol, DIRTY) or <list?>get(protocol, OUT)
+        ):
+            return None
+        set_slot(link, VISITS, get(link, VISITS) + 1)
+        set_slot(link, RECEIVING, True)
+        set_slot(protocol, ANSWERING, False)
+        set_slot(link, WAITING, get(link, WAITING) + 1)
+        set_slot(link, BLOCKED, True)
+        return decoder
+    finally:
+        lock.release()
+
+
+cdef object come_back(object link, came):
+    """Behind the wait: a message that came in one piece; else None, and what came
+    is where all else goes."""
+    protocol, lock = get(link, PROTOCOL), get(link, LOCK)
+    try:
+        lock.acquire()
+    except BaseException:
+        if type(came) is not bytearray or came:
+            link._guarded(partial(link._take_in, came))
+        raise
+    try:
+        if (
+            (type(came) is str or type(came) is bytes)
+            and not PyLong_AsLong(get(protocol, STATE)) and not is_set(link, FINISHED)
+        ):
+            set_slot(link, BLOCKED, False)
+            set_slot(link, WAITING, get(link, WAITING) - 1)
+            set_slot(protocol, HEARD, True)
+            set_slot(protocol, ANSWERING, True)
+        else:
+            came = link._came(came)
+    except BaseException:
+        link._guarded(link._poison)
+        raise
+    finally:
+        lock.release()
+    if came is not None:
+        hand_out(link, came)
+    return came
+
+
+cdef object wait_in_recv(object link, CompiledDecoder decoder):
+    """Wait for a message; None: look what there is."""
+    try:
+        try:
+            came = wait_and_decode(fileno_of(link)(), decoder, READ_SIZE)
+        except OSError:
+            came = END
+        return come_back(link, came)
+    except MemoryError:
+        link._guarded(link._poison)  # what came is lost
+        raise
+    finally:
+        if is_set(link, BLOCKED):
+            link._unblock()
+        set_slot(link, RECEIVING, False)
+
+
+def threads(kind):
+    """See ``express.threads``."""
+    global ThreadLink, VISITS, ADOPTED, BLOCKED
+    ThreadLink = kind
+    VISITS, ADOPTED = slot(kind, '_visits'), slot(kind, '_adopted')
+    BLOCKED = slot(kind, '_blocked')
+    long_receive = kind.receive
+
+    def receive(link, timeout):
+        if isinstance(link, ThreadLink) and timeout is None:
+            decoder = begin_to_wait(link)
+            if decoder is not None:
+                set_slot(link, HANDING, False)
+                message = wait_in_recv(link, decoder)
+                if message is not None:
+                    return message
+        return long_receive(link, timeout)
+
+    kind.receive = receive
+    return kind
+
+
+# -- injected classes -------------------------------------------------------
+
+cdef bint is_parked(object link) except -1:
+    """Whether a receiver waits for a message, and nothing is before it."""
+    return (
+        is_set(link, PARKED) and not is_set(link, INSIDE) and fileno_of(link) is not None
+        and direct(get(link, PROTOCOL)) is not None
+    )
+
+
+cdef bint pass_on(object link) except -1:
+    """Read for the receiver that waits, and wake it.
+
+    :returns: False where something is before what would be read.
+    """
+    lock = get(link, LOCK)
+    lock.acquire()
+    try:
+        if not is_parked(link):
+            return False
+        came = take_in_step(link)
+        if came is None:
+            return True
+        set_slot(link, PARKED, False)
+        set_slot(link, HANDED, came)
+    finally:
+        lock.release()
+    get(link, EVENT).set()
+    return True
+
+
+cdef bint park(object link) except -1:
+    """Be the receiver that ``pass_on`` knows, if nothing is before it."""
+    lock = get(link, LOCK)
+    lock.acquire()
+    try:
+        protocol = get(link, PROTOCOL)
+        if (
+            is_set(link, RECEIVING) or not is_none(link, HANDED) or direct(protocol) is None
+            or is_set(protocol, DIRTY) or <list?>get(protocol, OUT)
+            or (is_set(link, GREEN) and not is_home(link))
+        ):
+            return False
+        # Clear, look again, then wait: what comes in between sets it.
+        get(link, EVENT).clear()
+        if direct(protocol) is None:
+            return False
+        set_slot(link, LINK_TAKEN, 0)
+        set_slot(link, RECEIVING, True)
+        set_slot(link, PARKED, True)
+        set_slot(protocol, ANSWERING, False)
+        return True
+    finally:
+        lock.release()
+
+
+cdef object wait_parked(object link):
+    """Wait for what ``pass_on`` hands over; None: look what there is."""
+    try:
+        get(link, EVENT).wait(None)
+    finally:
+        set_slot(link, RECEIVING, False)
+        set_slot(link, PARKED, False)
+    message = get(link, HANDED)
+    if message is not None:
+        set_slot(link, HANDED, None)
+        hand_out(link, message)
+    return message
+
+
+cdef bint look_for_messages(object link, selector) except -1:
+    """Pass on what comes until there is something else to attend to.
+
+    :returns: False where there is already.
+    """
+    cdef int fd
+    want, wire = get(link, WANT), get(link, WIRE)
+    if want[1] or not want[0] or fileno_of(link) is None:
+        return False
+    fd = get(wire, FD)
+    while get(link, WANT) is want and not is_set(link, FINISHED):
+        deadline = get(link, DEADLINE)
+        events = list(
+            selector.select(None if deadline is None else max(deadline - link.now(), 0))
+        )
+        late = deadline is not None and link.now() >= deadline
+        if late or len(events) != 1 or events[0][0].fd != fd or not pass_on(link):
+            link._attend_to(events)
+    return True
+
+
+def injected(kind):
+    """See ``express.injected``."""
+    global InjectedLink, EVENT, GREEN, PARKED, LINK_TAKEN, WANT, DEADLINE
+    InjectedLink = kind
+    EVENT, GREEN, PARKED = slot(kind, 'event'), slot(kind, '_green'), slot(kind, '_parked')
+    LINK_TAKEN = slot(kind, '_taken')
+    WANT, DEADLINE = slot(kind, '_want'), slot(kind, '_deadline')
+    long_receive, long_look = kind.receive, kind._look
+
+    def receive(link, timeout):
+        if isinstance(link, InjectedLink) and timeout is None and park(link):
+            set_slot(link, HANDING, False)
+            message = wait_parked(link)
+            if message is not None:
+                return message
+        return long_receive(link, timeout)
+
+    def _look(link, selector):
+        if not (isinstance(link, InjectedLink) and look_for_messages(link, selector)):
+            long_look(link, selector)
+
+    kind.receive, kind._look = receive, _look
+    return kind
+
+
+# -- asyncio ----------------------------------------------------------------
+
+cdef:
+    object AioLink
+    Py_ssize_t AIO_RECEIVER, AIO_READING, LOOP
+
+
+cdef class NextMessage:
+    """A wait for a message: what a task awaits, and the future that it waits for.
+
+    There are no coroutines in between, each of which a message would go through.
+    Nor does a message wait for the loop's next turn: it comes in a callback of the
+    loop, and the task goes on there and then (``come``).  All else that ends the
+    wait is found on the long way, in the words of ``AioLink.receive``.
+    """
+
+    cdef object _link, _long_receive
+    cdef object _long  # the long way, once it is taken
+    cdef bint _iterating  # the end is a StopAsyncIteration
+    cdef bint _waiting, _done, _cancelled
+    cdef object _message, _reason
+    cdef object _wake_up, _context  # of the task
+    cdef public object _asyncio_future_blocking
+
+    # What a task awaits.
+
+    def __await__(self):
+        return self
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        if self._waiting:
+            self._leave()
+            if self._message is not None:
+                raise StopIteration(self._message)
+        elif self._long is None and is_quiet(self._link):
+            set_slot(get(self._link, PROTOCOL), ANSWERING, False)
+            set_slot(self._link, AIO_RECEIVER, self)
+            self._waiting = True
+            self._asyncio_future_blocking = True
+            return self
+        if self._long is None:
+            self._long = self._long_receive(self._link, None)
+        return self._go_on(self._long.send, (None,))
+
+    def send(self, value):
+        return next(self)
+
+    def throw(self, *error):
+        if self._long is not None:
+            return self._go_on(self._long.throw, error)
+        self.close()
+        raise error[1] if len(error) > 1 and error[1] is not None else error[0]
+
+    def close(self):
+        if self._long is not None:
+            self._long.close()
+        if self._waiting:
+            self._leave()
+            if self._message is not None:  # then the next receiver has it
+                self._link.protocol.input_buffer().appendleft(self._message)
+
+    cdef object _go_on(self, step, arguments):
+        try:
+            return step(*arguments)
+        except ConnectionClosed:
+            if not self._iterating:
+                raise
+            raise StopAsyncIteration from None
+
+    cdef int _leave(self) except -1:
+        self._waiting = False
+        self._wake_up = self._context = None
+        if SLOT(self._link, AIO_RECEIVER) is <PyObject *>self:
+            set_slot(self._link, AIO_RECEIVER, None)
+
+    # The future that it waits for.
+
+    def get_loop(self):
+        return get(self._link, LOOP)
+
+    def add_done_callback(self, callback, *, context=None):
+        self._wake_up, self._context = callback, context
+        if self._done:
+            self._wake_up_soon()
+
+    def remove_done_callback(self, callback):
+        self._wake_up = None
+
+    def done(self):
+        return self._done
+
+    def cancelled(self):
+        return self._cancelled
+
+    def cancel(self, msg=None):
+        if self._done:
+            return False
+        self._cancelled, self._reason = True, msg
+        self.set_result(None)
+        return True
+
+    def exception(self):
+        return None
+
+    def result(self):
+        if self._cancelled:
+            raise CancelledError() if self._reason is None else CancelledError(self._reason)
+        return self._message
+
+    def set_result(self, message):
+        self._done, self._message = True, message
+        self._wake_up_soon()
+
+    cdef int _wake_up_soon(self) except -1:
+        if self._wake_up is not None:
+            get(self._link, LOOP).call_soon(self._wake_up, self, context=self._context)
+
+    cdef int come(self, message) except -1:
+        """The message has come, in a callback of the loop."""
+        if self._wake_up is None or self._context is None or current_task(self.get_loop()):
+            self.set_result(message)  # that would be a task within a task
+        else:
+            self._done, self._message = True, message
+            self._context.run(self._wake_up, self)
+
+
+cdef bint is_quiet(object link) except -1:
+    """Whether there is nothing to do before a wait for a message."""
+    protocol = get(link, PROTOCOL)
+    return (
+        is_none(link, AIO_RECEIVER) and is_set(link, AIO_READING)
+        and direct(protocol) is not None and not is_set(protocol, DIRTY)
+    )
+
+
+cdef NextMessage next_message(link, long_receive, bint iterating):
+    cdef NextMessage wait = NextMessage.__new__(NextMessage)
+    wait._link = link
+    wait._long_receive = long_receive
+    wait._iterating = iterating
+    return wait
+
+
+cdef bint hand_in(object link, bytes data) except -1:
+    """Give a message to the task that waits.
+
+    :returns: False where these bytes are something else, or nobody waits so.
+    """
+    cdef CompiledDecoder decoder
+    receiver = get(link, AIO_RECEIVER)
+    if type(receiver) is not NextMessage or (<NextMessage>receiver)._done:
+        return False
+    protocol = get(link, PROTOCOL)
+    decoder = direct(protocol)
+    if decoder is None:
+        return False
+    message = decoder.message_in(
+        <const unsigned char *>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data)
+    )
+    if message is None:
+        return False
+    set_slot(protocol, HEARD, True)
+    set_slot(protocol, ANSWERING, True)
+    (<NextMessage>receiver).come(message)
+    return True
+
+
+def aio(kind):
+    """See ``express.aio``."""
+    global AioLink, AIO_RECEIVER, AIO_READING, LOOP, CancelledError, current_task
+    from asyncio import CancelledError, current_task
+    AioLink = kind
+    AIO_RECEIVER, AIO_READING = slot(kind, '_receiver'), slot(kind, '_reading')
+    LOOP = slot(kind, '_loop')
+    long_receive, long_send, long_data = kind.receive, kind.send, kind.data_received
+
+    def data_received(link, data):
+        if not (isinstance(link, AioLink) and type(data) is bytes and hand_in(link, data)):
+            long_data(link, data)
+
+    def receive(link, timeout):
+        if timeout is None and isinstance(link, AioLink) and is_quiet(link):
+            return next_message(link, long_receive, False)
+        return long_receive(link, timeout)
+
+    def iterate(link):
+        if isinstance(link, AioLink) and is_quiet(link):
+            return next_message(link, long_receive, True)
+        return None
+
+    def send(link, int opcode, payload, timeout):
+        cdef Put put = NOTHING
+        if isinstance(link, AioLink) and not get(link, WIRE).full:
+            put = put_at_once(link, opcode, payload)
+        if put is ALL:
+            return None
+        if put is SOME:
+            return link._send_rest(timeout)
+        return long_send(link, opcode, payload, timeout)
+
+    kind.receive, kind.iterate = receive, iterate
+    kind.send, kind.data_received = send, data_received
+    return kind

@@ -1,0 +1,70 @@
+"""Short ways for messages that nothing is in the way of.
+
+Most messages come in one piece while somebody waits for them, and leave in one
+write that TCP takes whole.  A decorator here gives a class of links methods in
+C (``_express.pyx``) that see whether this is such a message, and do all that it
+needs; for any other they call the method of the class that has their name.  So
+what is said there is what happens, and these only make it short.
+
+Where the compiled codec is not, nothing changes.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, TypeVar
+
+from ..codec import NAME
+
+if TYPE_CHECKING:
+    from .link import Link
+
+_Kind = TypeVar('_Kind', bound=type)
+
+
+def hub(kind: _Kind) -> _Kind:
+    """For ``HubLink``: its ``receive``, ``send`` and ``_on_readable``."""
+    return kind
+
+
+def locked(kind: _Kind) -> _Kind:
+    """For ``LockedLink``: its ``send``."""
+    return kind
+
+
+def threads(kind: _Kind) -> _Kind:
+    """For ``ThreadLink``: its ``receive``."""
+    return kind
+
+
+def injected(kind: _Kind) -> _Kind:
+    """For ``InjectedLink``: its ``receive`` and ``_look``."""
+    return kind
+
+
+def aio(kind: _Kind) -> _Kind:
+    """For ``AioLink``: its ``receive``, ``iterate``, ``send`` and ``data_received``."""
+    return kind
+
+
+def put_to_many(
+    links: list[Link], frame: bytes, size: int, ident: int
+) -> list[int | None]:
+    """Send a server's frame on each link where nothing is before it, in one step
+    of C: nobody else gets in between, so no lock is taken.
+
+    :param frame: of a payload of ``size`` bytes, not compressed.
+    :param ident: the thread that calls.
+    :returns: for each link 0; -1, where TCP has taken some of it and the rest is
+              ``_unsent`` now; or None, where nothing was sent: ``offer`` it.
+    """
+    return [None] * len(links)
+
+
+if NAME == 'compiled':
+    with suppress(ImportError):  # no Unix
+        from . import _express
+
+        hub, locked = _express.hub, _express.locked
+        put_to_many = _express.put_to_many
+        threads, injected, aio = _express.threads, _express.injected, _express.aio
