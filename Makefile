@@ -4,7 +4,8 @@
 PYTHON ?= python3
 PIP = -m pip --disable-pip-version-check -qq
 PACKAGE = setup.cfg setup.py pyproject.toml \
-    $(wildcard simple_websocket/*.pyx simple_websocket/*.pxd simple_websocket/profiles/*.pyx)
+    $(wildcard simple_websocket/*.pyx simple_websocket/*.pxd simple_websocket/profiles/*.pyx \
+        simple_websocket/profiles/*.pxd)
 
 .PHONY: help demo test races sanitize fuzz style bench conformance docs clean coverage mutation soak attack
 

@@ -1,5 +1,5 @@
 """The metadata is in setup.cfg; here is the compiled codec, with the calls that
-go around it (_pump.pyx and _express.pyx in profiles/): optional extensions.
+go around it (those in profiles/): optional extensions.
 
 Without Cython, a C compiler or Python's headers the package is installed all
 the same, with a notice: its frames are then handled by wsproto, slower.
@@ -15,7 +15,7 @@ from setuptools.command.build_ext import build_ext
 
 SOURCES = {'simple_websocket._codec': 'simple_websocket/_codec.pyx'}
 if sys.platform != 'win32':
-    for name in ('_pump', '_express'):
+    for name in ('_pump', '_express', '_express_many', '_express_aio'):
         SOURCES[f'simple_websocket.profiles.{name}'] = f'simple_websocket/profiles/{name}.pyx'
 
 

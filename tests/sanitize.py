@@ -2,7 +2,8 @@
 
     python tests/sanitize.py [--seconds 20] [--seed 1]
 
-It runs the tests of the codec and of the pump, everything that `make fuzz`
+It runs the tests of the codec and of the pump, some tests of connections, whose
+short ways (`profiles/express.py`) are compiled too, everything that `make fuzz`
 starts from or has found (the committed inputs, and those that lie in
 .build/fuzz/corpus/), and then a fuzzer of its own.
 
@@ -29,6 +30,17 @@ BUILD = ROOT / '.build' / 'sanitize'
 FLAGS = '-g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all'
 
 
+#: What is tested, by mode.  ASan does not know greenlets.
+TESTS = {
+    'core-compiled': ['core/test_codec.py', 'core/test_pump.py', 'core/test_fuzz.py'],
+    'threads-bare': [
+        f'sync/test_{name}.py'
+        for name in ('broadcast', 'injected', 'interrupted', 'interruption', 'messages')
+    ],
+    'aio': ['aio/test_messages.py', 'aio/test_corners.py'],
+}
+
+
 def build() -> None:
     setup = [sys.executable, 'setup.py', '-q', 'build', '--force']
     setup += [f'--build-base={BUILD / "base"}', f'--build-lib={BUILD / "lib"}']
@@ -48,7 +60,6 @@ def environment() -> dict[str, str]:
         'PYTHONMALLOC': 'malloc',
         'PYTHONPATH': str(BUILD / 'lib'),
         'SIMPLE_WEBSOCKET_CODEC': 'compiled',
-        'SWS_MODE': 'core-compiled',
         'PYTEST_DISABLE_PLUGIN_AUTOLOAD': '1',
     }
 
@@ -155,12 +166,15 @@ def main() -> None:
     print('== building with -fsanitize=address,undefined', flush=True)
     build()
     environ = environment()
-    print('== the tests of the codec and the pump, and the inputs of the fuzz targets', flush=True)
-    # pytest by its script: the working directory must not come first in sys.path.
-    tests = [str(Path(sys.executable).parent / 'pytest'), '-q', '-p', 'timeout']
-    tests += ['-p', 'hypothesispytest', '--timeout=300']
-    tests += [f'tests/core/test_{name}.py' for name in ('codec', 'pump', 'fuzz')]
-    subprocess.run([sys.executable, *tests], cwd=ROOT, env=environ, check=True)
+    for mode, paths in TESTS.items():
+        print(f'== {mode}: {" ".join(paths)}', flush=True)
+        # pytest by its script: the working directory must not come first in sys.path.
+        tests = [str(Path(sys.executable).parent / 'pytest'), '-q', '-p', 'timeout']
+        tests += ['-p', 'hypothesispytest', '--timeout=300']
+        tests += [f'tests/{path}' for path in paths]
+        subprocess.run(
+            [sys.executable, *tests], cwd=ROOT, env={**environ, 'SWS_MODE': mode}, check=True
+        )
     print('== the fuzzer', flush=True)
     again = [sys.executable, __file__, '--fuzz', f'--seed={options.seed}']
     again.append(f'--seconds={options.seconds}')

@@ -1,16 +1,15 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""The ways of ``express.py`` in C.
+"""The ways of ``express.py`` in C; those of
+broadcasts and of asyncio have files of their own.
 
-What they look at are slots of ``Link``, ``Protocol`` and ``Wire``, and they look
-at them where they are in memory: in Python, finding them is most of what a small
-message costs.  An object of any other class than these goes the long way.
-
-Nothing else runs between two lines here, but where a call says so: no signal
-handler, no other greenlet, no other thread.
+What they look at are slots of ``Link``, ``Protocol`` and ``Wire``; an object of any
+other class than these goes the long way.  Nothing else runs between two lines here,
+but where a call says so: no signal handler, no other greenlet, no other thread.
 """
 
 from .._codec cimport CompiledDecoder
-from ._pump cimport decoded, enter_room, leave_room, put_payload, receive, wait_and_decode
+from ._pump cimport put_payload, take, wait_and_decode
+from ._slots cimport SLOT, get, is_none, is_set, set_slot, slot
 
 from functools import partial
 
@@ -23,71 +22,17 @@ from .wire import Wire
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.long cimport PyLong_AsLong, PyLong_AsSsize_t
-from cpython.object cimport PyObject, PyTypeObject
+from cpython.object cimport PyObject
 
 cdef extern from "Python.h":
     const char *PyUnicode_AsUTF8AndSize(object, Py_ssize_t *) except NULL
     unsigned long PyThread_get_thread_ident()
 
-cdef extern from *:
-    """
-    #include <structmember.h>
-
-    #include <sys/socket.h>
-    #ifndef MSG_NOSIGNAL
-    #define MSG_NOSIGNAL 0  /* CPython ignores SIGPIPE anyway */
-    #endif
-
-    static Py_ssize_t send_now(int fd, const unsigned char *data, size_t size)
-    {
-        return send(fd, data, size, MSG_DONTWAIT | MSG_NOSIGNAL);
-    }
-
-    #if defined(__GNUC__)
-    #define prefetch(address) __builtin_prefetch(address)
-    #else
-    #define prefetch(address) ((void)(address))
-    #endif
-
-    /* Where the objects of a class have a slot of theirs; -1: it is none. */
-    static Py_ssize_t offset_of(PyObject *slot)
-    {
-        if (!Py_IS_TYPE(slot, &PyMemberDescr_Type))
-            return -1;
-        return ((PyMemberDescrObject *)slot)->d_member->offset;
-    }
-
-    #define SLOT(object, offset) (*(PyObject **)((char *)(object) + (offset)))
-
-    static void set_slot(PyObject *object, Py_ssize_t offset, PyObject *value)
-    {
-        PyObject *before = SLOT(object, offset);
-        Py_INCREF(value);
-        SLOT(object, offset) = value;
-        Py_XDECREF(before);
-    }
-    """
-    PyObject *Py_True
-    Py_ssize_t send_now(int, const unsigned char *, size_t)
-    void prefetch(const void *) noexcept
-    Py_ssize_t offset_of(object)
-    PyObject *SLOT(object, Py_ssize_t) noexcept
-    void set_slot(object, Py_ssize_t, object)
-
 cdef enum:
-    ROOM = 1 << 16
     READ_SIZE = 1 << 16
 
 cdef long ENDING = _ENDING
 assert _OPEN == 0
-
-
-cdef Py_ssize_t slot(kind, str name) except -1:
-    """Where the objects of a class have what ``__slots__`` calls so."""
-    cdef Py_ssize_t offset = offset_of(getattr(kind, name))
-    if offset < 0:
-        raise TypeError(f'{kind.__name__}.{name} is no slot')
-    return offset
 
 
 cdef:
@@ -122,23 +67,7 @@ cdef:
     object HubLink, getcurrent, greenlet
 
 
-cdef inline object get(object owner, Py_ssize_t offset):
-    cdef PyObject *value = SLOT(owner, offset)
-    if value is NULL:
-        raise AttributeError('an empty slot')
-    return <object>value
-
-
-cdef inline bint is_set(object owner, Py_ssize_t offset) noexcept:
-    """Whether a flag is True."""
-    return SLOT(owner, offset) is Py_True
-
-
-cdef inline bint is_none(object owner, Py_ssize_t offset) noexcept:
-    return SLOT(owner, offset) is <PyObject *>None
-
-
-cdef inline CompiledDecoder direct(object protocol):
+cdef CompiledDecoder direct(object protocol):
     """``Protocol.direct``: None, too, where it is something else than ours."""
     if type(protocol) is not Protocol or PyLong_AsLong(get(protocol, STATE)):
         return None
@@ -156,7 +85,7 @@ cdef inline bint is_home(object link) except -1:
     return home == PyThread_get_thread_ident()
 
 
-cdef inline object fileno_of(object link):
+cdef object fileno_of(object link):
     """``wire.fileno``: None where recv and send are more than system calls."""
     wire = get(link, WIRE)
     return get(wire, FILENO) if isinstance(wire, Wire) else None
@@ -167,10 +96,6 @@ cdef int leave_step(object link) except -1:
     if not is_none(link, DEFERRED) and get(link, DEFERRED):
         link._do_deferred()
     set_slot(link, INSIDE, False)
-
-
-cdef enum Put:
-    NOTHING, ALL, SOME
 
 
 cdef bint may_put(object link, Py_ssize_t size) except -1:
@@ -248,25 +173,18 @@ cdef object take_in_step(object link):
     :returns: a message that came in one piece; else None, and what came is
               where all else goes.
     """
-    cdef unsigned char *room
-    cdef Py_ssize_t size
     protocol = get(link, PROTOCOL)
     fileno = fileno_of(link)
     cdef CompiledDecoder decoder = direct(protocol)
     cdef Py_ssize_t appetite = PyLong_AsSsize_t(get(protocol, APPETITE))
     set_slot(link, INSIDE, True)
     try:
-        room = enter_room()
         try:
-            try:
-                size = receive(fileno(), room, min(appetite, <Py_ssize_t>ROOM))
-            except OSError:
-                size = 0  # the end
-            if size < 0:
-                return None
-            came = decoded(decoder, room, size)
-        finally:
-            leave_room(room)
+            came = take(fileno(), decoder, appetite)
+        except OSError:
+            came = END
+        if came is None:
+            return None
         if type(came) is str or type(came) is bytes:
             set_slot(protocol, HEARD, True)
             set_slot(protocol, ANSWERING, True)
@@ -279,73 +197,6 @@ cdef object take_in_step(object link):
         raise
     finally:
         leave_step(link)
-
-
-# -- to many ----------------------------------------------------------------
-
-cdef enum:
-    BRIEF = 1 << 15  # bytes that others need not wait for
-
-    # How many links ahead what belongs to one is fetched into the caches, where
-    # it is not when there are thousands: the link, what it refers to, what that does.
-    LINK_AHEAD = 6
-    PARTS_AHEAD = 4
-    ENDS_AHEAD = 2
-
-
-def put_to_many(list links, bytes frame not None, Py_ssize_t size, ident):
-    """See ``pump.put_to_many``."""
-    cdef Py_ssize_t index, count = len(links)
-    cdef list marks = [None] * count
-    cdef unsigned long thread = ident
-    if PyBytes_GET_SIZE(frame) >= BRIEF:
-        return marks
-    for index in range(count):
-        if index + LINK_AHEAD < count:
-            fetch(<PyObject *>links[index + LINK_AHEAD], Link)
-        if index + PARTS_AHEAD < count:
-            fetch_parts(links[index + PARTS_AHEAD])
-        if index + ENDS_AHEAD < count:
-            fetch_ends(links[index + ENDS_AHEAD])
-        marks[index] = put_to_one(links[index], frame, size, thread)
-    return marks
-
-
-cdef inline void fetch(PyObject *owner, kind) noexcept:
-    cdef Py_ssize_t at
-    for at in range(0, (<PyTypeObject *>kind).tp_basicsize, 64):
-        prefetch(<char *>owner + at)
-
-
-cdef inline int fetch_parts(object link) except -1:
-    if isinstance(link, Link):
-        fetch(SLOT(link, PROTOCOL), Protocol)
-        fetch(SLOT(link, WIRE), Wire)
-
-
-cdef inline int fetch_ends(object link) except -1:
-    if isinstance(link, Link):
-        protocol, fileno = get(link, PROTOCOL), fileno_of(link)
-        prefetch(<PyObject *>fileno)
-        if type(protocol) is Protocol:
-            prefetch(SLOT(protocol, OUT))
-
-
-cdef object put_to_one(object link, bytes frame, Py_ssize_t size, unsigned long thread):
-    cdef Py_ssize_t whole = PyBytes_GET_SIZE(frame), sent
-    cdef const unsigned char *start = <const unsigned char *>PyBytes_AS_STRING(frame)
-    if not isinstance(link, Link) or not may_put(link, size):
-        return None
-    home = get(link, HOME)
-    if is_set(get(link, PROTOCOL), CLIENT) or (home is not None and home != thread):
-        return None
-    sent = send_now(fileno_of(link)(), start, whole)
-    if sent == whole:
-        return 0
-    if sent <= 0:
-        return None  # whoever offers it again sees why
-    set_slot(link, UNSENT, frame[sent:])
-    return -1
 
 
 # -- hubs -------------------------------------------------------------------
@@ -562,10 +413,10 @@ def threads(kind):
     long_receive = kind.receive
 
     def receive(link, timeout):
-        if isinstance(link, ThreadLink) and timeout is None:
-            decoder = begin_to_wait(link)
+        if isinstance(link, ThreadLink):
+            set_slot(link, HANDING, False)
+            decoder = begin_to_wait(link) if timeout is None else None
             if decoder is not None:
-                set_slot(link, HANDING, False)
                 message = wait_in_recv(link, decoder)
                 if message is not None:
                     return message
@@ -676,11 +527,12 @@ def injected(kind):
     long_receive, long_look = kind.receive, kind._look
 
     def receive(link, timeout):
-        if isinstance(link, InjectedLink) and timeout is None and park(link):
+        if isinstance(link, InjectedLink):
             set_slot(link, HANDING, False)
-            message = wait_parked(link)
-            if message is not None:
-                return message
+            if timeout is None and park(link):
+                message = wait_parked(link)
+                if message is not None:
+                    return message
         return long_receive(link, timeout)
 
     def _look(link, selector):
@@ -688,212 +540,4 @@ def injected(kind):
             long_look(link, selector)
 
     kind.receive, kind._look = receive, _look
-    return kind
-
-
-# -- asyncio ----------------------------------------------------------------
-
-cdef:
-    object AioLink
-    Py_ssize_t AIO_RECEIVER, AIO_READING, LOOP
-
-
-cdef class NextMessage:
-    """A wait for a message: what a task awaits, and the future that it waits for.
-
-    There are no coroutines in between, each of which a message would go through.
-    Nor does a message wait for the loop's next turn: it comes in a callback of the
-    loop, and the task goes on there and then (``come``).  All else that ends the
-    wait is found on the long way, in the words of ``AioLink.receive``.
-    """
-
-    cdef object _link, _long_receive
-    cdef object _long  # the long way, once it is taken
-    cdef bint _iterating  # the end is a StopAsyncIteration
-    cdef bint _waiting, _done, _cancelled
-    cdef object _message, _reason
-    cdef object _wake_up, _context  # of the task
-    cdef public object _asyncio_future_blocking
-
-    # What a task awaits.
-
-    def __await__(self):
-        return self
-
-    def __iter__(self):
-        return self
-
-    def __next__(self):
-        if self._waiting:
-            self._leave()
-            if self._message is not None:
-                raise StopIteration(self._message)
-        elif self._long is None and is_quiet(self._link):
-            set_slot(get(self._link, PROTOCOL), ANSWERING, False)
-            set_slot(self._link, AIO_RECEIVER, self)
-            self._waiting = True
-            self._asyncio_future_blocking = True
-            return self
-        if self._long is None:
-            self._long = self._long_receive(self._link, None)
-        return self._go_on(self._long.send, (None,))
-
-    def send(self, value):
-        return next(self)
-
-    def throw(self, *error):
-        if self._long is not None:
-            return self._go_on(self._long.throw, error)
-        self.close()
-        raise error[1] if len(error) > 1 and error[1] is not None else error[0]
-
-    def close(self):
-        if self._long is not None:
-            self._long.close()
-        if self._waiting:
-            self._leave()
-            if self._message is not None:  # then the next receiver has it
-                self._link.protocol.input_buffer().appendleft(self._message)
-
-    cdef object _go_on(self, step, arguments):
-        try:
-            return step(*arguments)
-        except ConnectionClosed:
-            if not self._iterating:
-                raise
-            raise StopAsyncIteration from None
-
-    cdef int _leave(self) except -1:
-        self._waiting = False
-        self._wake_up = self._context = None
-        if SLOT(self._link, AIO_RECEIVER) is <PyObject *>self:
-            set_slot(self._link, AIO_RECEIVER, None)
-
-    # The future that it waits for.
-
-    def get_loop(self):
-        return get(self._link, LOOP)
-
-    def add_done_callback(self, callback, *, context=None):
-        self._wake_up, self._context = callback, context
-        if self._done:
-            self._wake_up_soon()
-
-    def remove_done_callback(self, callback):
-        self._wake_up = None
-
-    def done(self):
-        return self._done
-
-    def cancelled(self):
-        return self._cancelled
-
-    def cancel(self, msg=None):
-        if self._done:
-            return False
-        self._cancelled, self._reason = True, msg
-        self.set_result(None)
-        return True
-
-    def exception(self):
-        return None
-
-    def result(self):
-        if self._cancelled:
-            raise CancelledError() if self._reason is None else CancelledError(self._reason)
-        return self._message
-
-    def set_result(self, message):
-        self._done, self._message = True, message
-        self._wake_up_soon()
-
-    cdef int _wake_up_soon(self) except -1:
-        if self._wake_up is not None:
-            get(self._link, LOOP).call_soon(self._wake_up, self, context=self._context)
-
-    cdef int come(self, message) except -1:
-        """The message has come, in a callback of the loop."""
-        if self._wake_up is None or self._context is None or current_task(self.get_loop()):
-            self.set_result(message)  # that would be a task within a task
-        else:
-            self._done, self._message = True, message
-            self._context.run(self._wake_up, self)
-
-
-cdef bint is_quiet(object link) except -1:
-    """Whether there is nothing to do before a wait for a message."""
-    protocol = get(link, PROTOCOL)
-    return (
-        is_none(link, AIO_RECEIVER) and is_set(link, AIO_READING)
-        and direct(protocol) is not None and not is_set(protocol, DIRTY)
-    )
-
-
-cdef NextMessage next_message(link, long_receive, bint iterating):
-    cdef NextMessage wait = NextMessage.__new__(NextMessage)
-    wait._link = link
-    wait._long_receive = long_receive
-    wait._iterating = iterating
-    return wait
-
-
-cdef bint hand_in(object link, bytes data) except -1:
-    """Give a message to the task that waits.
-
-    :returns: False where these bytes are something else, or nobody waits so.
-    """
-    cdef CompiledDecoder decoder
-    receiver = get(link, AIO_RECEIVER)
-    if type(receiver) is not NextMessage or (<NextMessage>receiver)._done:
-        return False
-    protocol = get(link, PROTOCOL)
-    decoder = direct(protocol)
-    if decoder is None:
-        return False
-    message = decoder.message_in(
-        <const unsigned char *>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data)
-    )
-    if message is None:
-        return False
-    set_slot(protocol, HEARD, True)
-    set_slot(protocol, ANSWERING, True)
-    (<NextMessage>receiver).come(message)
-    return True
-
-
-def aio(kind):
-    """See ``express.aio``."""
-    global AioLink, AIO_RECEIVER, AIO_READING, LOOP, CancelledError, current_task
-    from asyncio import CancelledError, current_task
-    AioLink = kind
-    AIO_RECEIVER, AIO_READING = slot(kind, '_receiver'), slot(kind, '_reading')
-    LOOP = slot(kind, '_loop')
-    long_receive, long_send, long_data = kind.receive, kind.send, kind.data_received
-
-    def data_received(link, data):
-        if not (isinstance(link, AioLink) and type(data) is bytes and hand_in(link, data)):
-            long_data(link, data)
-
-    def receive(link, timeout):
-        if timeout is None and isinstance(link, AioLink) and is_quiet(link):
-            return next_message(link, long_receive, False)
-        return long_receive(link, timeout)
-
-    def iterate(link):
-        if isinstance(link, AioLink) and is_quiet(link):
-            return next_message(link, long_receive, True)
-        return None
-
-    def send(link, int opcode, payload, timeout):
-        cdef Put put = NOTHING
-        if isinstance(link, AioLink) and not get(link, WIRE).full:
-            put = put_at_once(link, opcode, payload)
-        if put is ALL:
-            return None
-        if put is SOME:
-            return link._send_rest(timeout)
-        return long_send(link, opcode, payload, timeout)
-
-    kind.receive, kind.iterate = receive, iterate
-    kind.send, kind.data_received = send, data_received
     return kind

@@ -3,7 +3,6 @@ from typing import Any
 from .pump import Came
 from .wire import Wire
 
-def take(wire: Wire, decoder: Any, size: int) -> Came | None: ...
 def wait_and_take(wire: Wire, decoder: Any, size: int, arrived: list[Came]) -> None: ...
 def put(
     wire: Wire, opcode: int, payload: str | bytes | bytearray, masked: bool

@@ -22,7 +22,7 @@ others for their turn to do so, which wakes nobody before it comes.
 
 from .._codec cimport HEADER, CompiledDecoder, frame_of, put_header
 
-from .pump import python_put, python_put_frame, python_take, python_wait_and_take
+from .pump import python_put, python_put_frame, python_wait_and_take
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytearray cimport PyByteArray_FromStringAndSize
@@ -160,15 +160,13 @@ cdef object decoded(CompiledDecoder decoder, const unsigned char *data, Py_ssize
     return decoder.take_in(data, size) if message is None else message
 
 
-def take(wire, CompiledDecoder decoder, Py_ssize_t size):
-    """See ``pump.take``."""
-    cdef unsigned char *room
+cdef object take(int fd, CompiledDecoder decoder, Py_ssize_t size):
+    """Take what TCP has, at most so many bytes, and do not wait.
+
+    :returns: what came, see ``pump.Came``; None where nothing was there.
+    """
     cdef Py_ssize_t came
-    fileno = wire.fileno
-    if fileno is None:
-        return python_take(wire, decoder, size)
-    cdef int fd = fileno()
-    room = enter_room()
+    cdef unsigned char *room = enter_room()
     try:
         came = receive(fd, room, min(size, <Py_ssize_t>ROOM))
         return None if came < 0 else decoded(decoder, room, came)

@@ -9,7 +9,9 @@ The transport is a wire of a peculiar kind:
 * it cannot close TLS one way: closed, it resets a peer that is still sending,
   who may then never read our Close.  So the close_notify is sent past it.
 
-Everything happens in the event loop that the connection was made in.
+Everything happens in the event loop that the connection was made in.  A message
+that comes in one piece while a task waits in ``receive`` costs no turn of the loop:
+``express`` has the task go on in the very callback that has received it.
 """
 
 from __future__ import annotations
@@ -178,8 +180,6 @@ class AioLink(Link, asyncio.Protocol):
         self._settle()
 
     def data_received(self, data: bytes) -> None:
-        # The hot path: the transport has called recv; the message goes to the
-        # task that waits, which runs in the loop's next turn.
         receiver = self._receiver
         if receiver is None or receiver.done():
             if not self.finished:

@@ -2,7 +2,7 @@
 
 Most messages come in one piece while somebody waits for them, and leave in one
 write that TCP takes whole.  A decorator here gives a class of links methods in
-C (``_express.pyx``) that see whether this is such a message, and do all that it
+C (``_express*.pyx``) that see whether this is such a message, and do all that it
 needs; for any other they call the method of the class that has their name.  So
 what is said there is what happens, and these only make it short.
 
@@ -44,6 +44,11 @@ def injected(kind: _Kind) -> _Kind:
 
 def aio(kind: _Kind) -> _Kind:
     """For ``AioLink``: its ``receive``, ``iterate``, ``send`` and ``data_received``."""
+    if NAME == 'compiled':
+        with suppress(ImportError):
+            from . import _express_aio  # not before it is needed: it imports asyncio
+
+            return _express_aio.aio(kind)
     return kind
 
 
@@ -63,8 +68,8 @@ def put_to_many(
 
 if NAME == 'compiled':
     with suppress(ImportError):  # no Unix
-        from . import _express
+        from . import _express, _express_many
 
         hub, locked = _express.hub, _express.locked
-        put_to_many = _express.put_to_many
-        threads, injected, aio = _express.threads, _express.injected, _express.aio
+        threads, injected = _express.threads, _express.injected
+        put_to_many = _express_many.put_to_many

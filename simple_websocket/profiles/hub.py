@@ -1,17 +1,18 @@
 """What gevent and eventlet have in common: a hub that calls back.
 
-There is no greenlet of our own.  The path of one message, call by call:
+There is no greenlet of our own.  The path of one message, call by call, where
+``express`` has made it short:
 
 * the hub's poll returns and the hub calls ``_on_readable``;
-* ``pump.take`` calls recv, and makes the message of what came;
-* that is switched with to the greenlet that waits in ``receive``, which
-  returns it;
-* ``send`` has ``pump.put`` make a frame and call send;
+* that calls recv, makes the message of what came, and switches to the greenlet
+  that waits in ``receive``, which returns it;
+* ``send`` makes a frame and calls send;
 * the next ``receive`` switches to the hub, which is back behind the recv.
 
 So a message costs one poll, one recv, one switch to and fro, and one send.
 Whatever is not a message in one piece (many at once, some of one, a ping, a
-Close, TLS) goes through ``Link`` and the queue of the protocol.
+Close, TLS) goes the way that this file describes, through ``Link`` and the queue
+of the protocol.
 
 A hub belongs to an OS thread.  Calls from any other are carried over: they
 run in a greenlet of the hub's thread while the caller waits on a real lock.

@@ -28,6 +28,7 @@ from ..codec import TEXT
 from ..errors import ConnectionClosed, SimpleWebsocketError
 from ..inbox import Message
 from ..protocol import DONE, ENDED, ENDING, OPEN, Protocol
+from .originals import builtin
 from .pump import Came, put, put_frame
 from .wire import Wire
 
@@ -455,14 +456,17 @@ class Link:
         self._guarded(self._poison)
 
     def interrupted(self) -> None:
-        """``receive`` has raised, perhaps with a message in its hands: rather
-        than to go on without it, the connection fails."""
+        """An exception has come out of ``receive``, perhaps out of nowhere.  A message
+        that it had not got hold of is the next receiver's.  With one in its hands
+        the connection fails, rather than to go on without it."""
         if self._handing:
             self._handing = False
             self.give_up()
+        elif self._handed is not None:
+            if self._home is None or self._home == builtin('threading', 'get_ident')():
+                self._guarded(self._reclaim)  # else whoever receives next does it
 
     def _reclaim(self) -> None:
-        """An exception took away who this was handed to: the next one has it."""
         message, self._handed = self._handed, None
         if message is not None:
             self.protocol.input_buffer().appendleft(message)

@@ -1,17 +1,13 @@
-"""The hot path of a message: from the socket to the application, and back.
+"""System calls with the codec at their side.
 
 Most reads give one small message and nothing else, and most messages leave in
-one write.  Two calls do that, with the codec and the system call in one:
-``take`` and ``put``; ``wait_and_take`` is for a thread that may block, and
-``put_frame`` for a frame that was made before.
+one write.  ``wait_and_take`` is such a read, for a thread that may block, ``put``
+such a write, and ``put_frame`` one of a frame that was made before.
 
 As of the codec there are two of each: those of this file, and the compiled
 ones of ``_pump.pyx``, where the compiled codec is.  There a message costs one
 call from Python, and no bytes object between the kernel's copy and the ``str``
 or ``bytes`` that the application gets, or between its message and the kernel.
-
-What has more to it than that (TLS, a socket class of somebody's own, some of a
-message, a ping, a full queue) goes through ``Link``.
 """
 
 from __future__ import annotations
@@ -32,22 +28,6 @@ END = bytearray()
 def at_end(came: Came) -> bool:
     """Whether that is the end of the stream, and not an empty message."""
     return type(came) is bytearray and not came
-
-
-def python_take(wire: Wire, decoder: Any, size: int) -> Came | None:
-    """Take what TCP has, and do not wait.
-
-    :param decoder: of a connection on which nothing is before it.
-    :param size: at most so many bytes.
-    :returns: what came, or None where nothing was there.
-    :raises OSError: when the connection is broken.
-    """
-    try:
-        data = wire.raw_recv(size, DONTWAIT)
-    except BlockingIOError:
-        return None
-    message: Message | None = decoder.whole(data)
-    return bytearray(data) if message is None else message
 
 
 def python_wait_and_take(wire: Wire, decoder: Any, size: int, arrived: list[Came]) -> None:
@@ -83,11 +63,11 @@ def python_put_frame(wire: Wire, frame: bytes) -> bytes | memoryview | None:
     return None if sent == len(frame) else memoryview(frame)[sent:]
 
 
-take, wait_and_take = python_take, python_wait_and_take
+wait_and_take = python_wait_and_take
 put, put_frame = python_put, python_put_frame
 if NAME == 'compiled':
     with suppress(ImportError):  # no Unix
         from . import _pump
 
-        take, wait_and_take = _pump.take, _pump.wait_and_take
+        wait_and_take = _pump.wait_and_take
         put, put_frame = _pump.put, _pump.put_frame

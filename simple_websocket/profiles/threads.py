@@ -4,15 +4,15 @@
 between threads; nobody else reads meanwhile.  When nobody is in ``receive``,
 the watchman reads (``watchman.py``).  The path of one message, call by call:
 
-* ``pump.wait_and_take`` lets go of the GIL and waits in recv, in 512 bytes of
-  its stack; when they come it takes the GIL and makes the message of them (of
-  more, by a second recv that does not wait);
-* ``receive`` looks under the lock that the connection is still open, and
-  returns it;
-* ``send`` has ``pump.put`` make a frame and call send, which does not wait
-  either, so the GIL stays where it is.
+* ``receive`` lets go of the GIL and waits in recv, in 512 bytes of its stack;
+  when they come it takes the GIL and makes the message of them (of more, by a
+  second recv that does not wait);
+* it looks under the lock that the connection is still open, and returns it;
+* ``send`` makes a frame and calls send, which does not wait either, so the GIL
+  stays where it is.
 
-So a message costs one recv and one send, and the GIL goes round once.
+So a message costs one recv and one send, and the GIL goes round once.  Where
+nothing is in the way of a message, ``express`` does all of that.
 
 Who waits in recv for a connection that another thread closes is released by
 ``shutdown(SHUT_RD)``: the peer's Close can still be read after it.  TLS takes

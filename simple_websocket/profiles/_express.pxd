@@ -1,0 +1,13 @@
+# cython: language_level=3
+"""What the other files of the ways in C may call of this one."""
+
+from .._codec cimport CompiledDecoder
+
+cdef enum Put:
+    NOTHING, ALL, SOME
+
+
+cdef CompiledDecoder direct(object protocol)
+cdef object fileno_of(object link)
+cdef bint may_put(object link, Py_ssize_t size) except -1
+cdef Put put_at_once(object link, int opcode, payload) except *

@@ -1,0 +1,106 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""The way of ``express.py`` in C, for a message that goes to many."""
+
+from ._express cimport fileno_of, may_put
+from ._slots cimport SLOT, get, is_set, set_slot, slot
+
+from ..protocol import Protocol
+from .link import Link
+from .wire import Wire
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.object cimport PyObject, PyTypeObject
+
+cdef extern from *:
+    """
+    #include <sys/socket.h>
+    #ifndef MSG_NOSIGNAL
+    #define MSG_NOSIGNAL 0  /* CPython ignores SIGPIPE anyway */
+    #endif
+
+    static Py_ssize_t send_now(int fd, const unsigned char *data, size_t size)
+    {
+        return send(fd, data, size, MSG_DONTWAIT | MSG_NOSIGNAL);
+    }
+
+    #if defined(__GNUC__)
+    #define prefetch(address) __builtin_prefetch(address)
+    #else
+    #define prefetch(address) ((void)(address))
+    #endif
+    """
+    Py_ssize_t send_now(int, const unsigned char *, size_t)
+    void prefetch(const void *) noexcept
+
+cdef:
+    Py_ssize_t WIRE = slot(Link, 'wire')
+    Py_ssize_t PROTOCOL = slot(Link, 'protocol')
+    Py_ssize_t HOME = slot(Link, '_home')
+    Py_ssize_t UNSENT = slot(Link, '_unsent')
+
+    Py_ssize_t OUT = slot(Protocol, 'out')
+    Py_ssize_t CLIENT = slot(Protocol, 'client')
+
+cdef enum:
+    BRIEF = 1 << 15  # bytes that others need not wait for
+
+    # How many links ahead what belongs to one is fetched into the caches, where
+    # it is not when there are thousands: the link, what it refers to, what that does.
+    LINK_AHEAD = 6
+    PARTS_AHEAD = 4
+    ENDS_AHEAD = 2
+
+
+def put_to_many(list links, bytes frame not None, Py_ssize_t size, ident):
+    """See ``express.put_to_many``."""
+    cdef Py_ssize_t index, count = len(links)
+    cdef list marks = [None] * count
+    cdef unsigned long thread = ident
+    if PyBytes_GET_SIZE(frame) >= BRIEF:
+        return marks
+    for index in range(count):
+        if index + LINK_AHEAD < count:
+            fetch(<PyObject *>links[index + LINK_AHEAD], Link)
+        if index + PARTS_AHEAD < count:
+            fetch_parts(links[index + PARTS_AHEAD])
+        if index + ENDS_AHEAD < count:
+            fetch_ends(links[index + ENDS_AHEAD])
+        marks[index] = put_to_one(links[index], frame, size, thread)
+    return marks
+
+
+cdef inline void fetch(PyObject *owner, kind) noexcept:
+    cdef Py_ssize_t at
+    for at in range(0, (<PyTypeObject *>kind).tp_basicsize, 64):
+        prefetch(<char *>owner + at)
+
+
+cdef inline int fetch_parts(object link) except -1:
+    if isinstance(link, Link):
+        fetch(SLOT(link, PROTOCOL), Protocol)
+        fetch(SLOT(link, WIRE), Wire)
+
+
+cdef inline int fetch_ends(object link) except -1:
+    if isinstance(link, Link):
+        protocol, fileno = get(link, PROTOCOL), fileno_of(link)
+        prefetch(<PyObject *>fileno)
+        if type(protocol) is Protocol:
+            prefetch(SLOT(protocol, OUT))
+
+
+cdef object put_to_one(object link, bytes frame, Py_ssize_t size, unsigned long thread):
+    cdef Py_ssize_t whole = PyBytes_GET_SIZE(frame), sent
+    cdef const unsigned char *start = <const unsigned char *>PyBytes_AS_STRING(frame)
+    if not isinstance(link, Link) or not may_put(link, size):
+        return None
+    home = get(link, HOME)
+    if is_set(get(link, PROTOCOL), CLIENT) or (home is not None and home != thread):
+        return None
+    sent = send_now(fileno_of(link)(), start, whole)
+    if sent == whole:
+        return 0
+    if sent <= 0:
+        return None  # whoever offers it again sees why
+    set_slot(link, UNSENT, frame[sent:])
+    return -1

@@ -1,0 +1,261 @@
+"""A task that waits for a message: how it is woken, cancelled, and driven otherwise.
+
+Where the compiled codec is, it waits without a coroutine of ours, and goes on in
+the callback that has received the message; none of this may be noticed but by
+those who look for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+
+import pytest
+from aio.peer import end
+from support.frames import PING, PONG, TEXT
+
+from simple_websocket import AioServer, ConnectionClosed, SimpleWebsocketError
+
+
+async def waiting(call):
+    """A task that has begun to wait."""
+    task = asyncio.ensure_future(call)
+    await asyncio.sleep(0)
+    assert not task.done()
+    return task
+
+
+def in_a_callback(function, *args, context=None):
+    """Have the loop call it; the future is done, with what came of it, behind it."""
+    loop = asyncio.get_running_loop()
+    done = loop.create_future()
+
+    def call():
+        try:
+            done.set_result(function(*args))
+        except BaseException as error:
+            done.set_exception(error)
+
+    loop.call_soon(call, context=context)
+    return done
+
+
+@pytest.mark.only('default-codec')
+async def test_the_task_goes_on_in_the_callback_that_receives(role):
+    async with end(role) as (ws, peer):
+        steps = []
+
+        async def echo():
+            async for message in ws:
+                steps.append(message)
+                await ws.send(message)
+
+        task = await waiting(echo())
+
+        def arrive(text):
+            ws._link.data_received(peer.frame(TEXT, text))
+            steps.append('back')
+
+        for text in (b'one', b'two'):
+            await in_a_callback(arrive, text)
+            await peer.expect(TEXT, text)
+        assert steps == ['one', 'back', 'two', 'back']
+        await peer.send(peer.close_frame(1000))
+        await task
+
+
+async def test_what_comes_while_a_task_runs_waits_for_its_turn(role):
+    """A task can't go on within another."""
+    async with end(role) as (ws, peer):
+        task = await waiting(ws.receive())
+        ws._link.data_received(peer.frame(TEXT, b'hello'))  # in this very task
+        assert not task.done()
+        assert await task == 'hello'
+
+
+async def test_a_callback_with_the_context_of_the_task_is_no_hindrance(role):
+    """A context cannot be entered twice."""
+    async with end(role) as (ws, peer):
+        context = contextvars.copy_context()
+        loop = asyncio.get_running_loop()
+        made = loop.create_future()
+        loop.call_soon(
+            lambda: made.set_result(asyncio.ensure_future(ws.receive())), context=context
+        )
+        task = await made
+        other = contextvars.Context()
+        if hasattr(asyncio.Task, 'get_context'):  # Python 3.12: the one it runs in
+            other = task.get_context()
+        await asyncio.sleep(0)
+        await in_a_callback(ws._link.data_received, peer.frame(TEXT, b'hello'), context=other)
+        assert await task == 'hello'
+
+
+async def test_contexts_stay_apart(role):
+    async with end(role) as (ws, peer):
+        name = contextvars.ContextVar('name', default='nobody')
+        seen = []
+
+        async def receive():
+            name.set('the task')
+            await ws.receive()
+            seen.append(name.get())
+
+        task = await waiting(receive())
+        await in_a_callback(ws._link.data_received, peer.frame(TEXT, b'hello'))
+        await task
+        assert seen == ['the task']
+        assert name.get() == 'nobody'
+
+
+@pytest.mark.parametrize('where', ['before', 'behind'])
+async def test_a_cancelled_wait_loses_nothing(role, where):  # invariant 3
+    async with end(role) as (ws, peer):
+        task = await waiting(ws.receive())
+        if where == 'behind':  # it has come, and the task has not run yet
+            ws._link.data_received(peer.frame(TEXT, b'one'))
+        task.cancel('enough')
+        if where == 'before':
+            ws._link.data_received(peer.frame(TEXT, b'one'))
+        with pytest.raises(asyncio.CancelledError) as cancelled:
+            await task
+        if where == 'before':
+            assert cancelled.value.args in (('enough',), ())  # Python 3.10 forgets it
+        ws._link.data_received(peer.frame(TEXT, b'two'))
+        assert await ws.receive() == 'one'
+        assert await ws.receive() == 'two'
+        task = await waiting(ws.receive())
+        await peer.send((TEXT, b'three'))
+        assert await task == 'three'
+
+
+async def test_a_cancelled_iteration_can_begin_again(role):
+    async with end(role) as (ws, peer):
+        async def first():
+            async for message in ws:
+                return message
+
+        task = await waiting(first())
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await peer.send((TEXT, b'hello'))
+        assert await first() == 'hello'
+
+
+async def test_anext_is_a_coroutine_to_all_who_ask_for_one(role):
+    async with end(role) as (ws, peer):
+        task = asyncio.create_task(anext(ws))
+        await asyncio.sleep(0)
+        await peer.send((TEXT, b'one'))
+        assert await task == 'one'
+        await peer.send((TEXT, b'two'))
+        assert await asyncio.wait_for(anext(ws), 5) == 'two'
+        await peer.send((TEXT, b'three'))
+        assert await asyncio.gather(anext(ws)) == ['three']
+        await peer.send(peer.close_frame(1000))
+        assert await anext(ws, 'over') == 'over'
+        with pytest.raises(StopAsyncIteration):
+            await anext(ws)
+
+
+async def test_a_wait_can_be_given_up_before_it_begins(role):
+    async with end(role) as (ws, peer):
+        given_up = ws.__anext__()
+        given_up.close()
+        await peer.send((TEXT, b'hello'))
+        assert await ws.receive() == 'hello'
+
+
+async def test_a_wait_goes_on_behind_what_is_no_message(role):
+    async with end(role) as (ws, peer):
+        task = await waiting(anext(ws))
+        await peer.send((PING, b'there?'))
+        await peer.expect(PONG, b'there?')
+        assert not task.done()
+        await peer.send((TEXT, b'one'), (TEXT, b'two'))
+        assert await task == 'one'
+        assert await ws.receive(0) == 'two'
+
+
+async def test_a_wait_that_meets_another_is_an_error_and_disturbs_it_not(role):  # invariant 1
+    async with end(role) as (ws, peer):
+        task = await waiting(anext(ws))
+        for call in (ws.receive, lambda: ws.receive(1), ws.__anext__):
+            with pytest.raises(SimpleWebsocketError, match='one receiver'):
+                await call()
+        await peer.send((TEXT, b'hello'))
+        assert await task == 'hello'
+
+
+async def test_two_that_begin_at_once_are_told_apart(role):
+    async with end(role) as (ws, peer):
+        one, two = anext(ws), anext(ws)  # neither waits yet
+        task = await waiting(one)
+        with pytest.raises(SimpleWebsocketError, match='one receiver'):
+            await two
+        await peer.send((TEXT, b'hello'))
+        assert await task == 'hello'
+
+
+async def test_what_a_task_raises_is_its_own(role):
+    async with end(role) as (ws, peer):
+        async def fail():
+            raise ValueError(await ws.receive())
+
+        task = await waiting(fail())
+        await peer.send((TEXT, b'not mine'), (TEXT, b'and on'))
+        with pytest.raises(ValueError, match='not mine'):
+            await task
+        assert await ws.receive() == 'and on'
+
+
+async def test_a_task_may_close_where_it_is_woken(role):
+    async with end(role) as (ws, peer):
+        async def last():
+            await ws.receive()
+            await ws.close(4000, 'seen enough')
+
+        task = await waiting(last())
+        await peer.send((TEXT, b'hello'))
+        assert await peer.expect_close(4000) == 'seen enough'
+        await peer.send(peer.close_frame(4000))
+        await task
+        with pytest.raises(ConnectionClosed):
+            await ws.receive()
+
+
+async def test_the_close_ends_an_iteration_that_waits(role):
+    async with end(role) as (ws, peer):
+        async def all_of_them():
+            return [message async for message in ws]
+
+        task = await waiting(all_of_them())
+        await peer.send((TEXT, b'one'))
+        await peer.send(peer.close_frame(1001))
+        assert await task == ['one']
+        assert ws.close_reason == 1001
+
+
+async def test_an_iteration_asks_a_receive_of_somebodys_own(monkeypatch):
+    class Shouting(AioServer):
+        async def receive(self, timeout=None):
+            return (await super().receive(timeout)).upper()
+
+    monkeypatch.setattr('aio.peer.AioServer', Shouting)
+    async with end('server') as (ws, peer):
+        await peer.send((TEXT, b'hello'))
+        assert await anext(ws) == 'HELLO'
+
+
+async def test_a_driver_that_is_no_task_gets_the_message_too(role):
+    async with end(role) as (ws, peer):
+        wait = ws.__anext__()
+        future = wait.send(None)
+        assert future.get_loop() is asyncio.get_running_loop()
+        assert not future.done()
+        ws._link.data_received(peer.frame(TEXT, b'hello'))
+        assert future.done() and not future.cancelled()
+        with pytest.raises(StopIteration) as stopped:
+            wait.send(None)
+        assert stopped.value.value == 'hello'
