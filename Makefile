@@ -15,7 +15,7 @@ help:
 	@echo "make races        many rounds of racing calls in every mode (ROUNDS=1000 SEED=...)"
 	@echo "make coverage     run the tests in every mode, and show what they miss"
 	@echo "make mutation     change the protocol's code, and see its tests fail"
-	@echo "make sanitize     test and fuzz the compiled codec under ASan and UBSan"
+	@echo "make sanitize     test and fuzz the compiled code under ASan and UBSan"
 	@echo "make fuzz         fuzz with libFuzzer for ten minutes (ARGS='--minutes 60')"
 	@echo "make style        ruff, and mypy --strict on the package"
 	@echo "make bench        run the benchmarks in bench/"
