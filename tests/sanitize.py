@@ -37,7 +37,7 @@ TESTS = {
         f'sync/test_{name}.py'
         for name in ('broadcast', 'injected', 'interrupted', 'interruption', 'messages')
     ],
-    'aio': ['aio/test_messages.py', 'aio/test_corners.py'],
+    'aio': ['aio/test_messages.py', 'aio/test_waiting.py', 'aio/test_closing.py'],
 }
 
 
