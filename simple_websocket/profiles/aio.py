@@ -24,7 +24,7 @@ from contextlib import suppress
 from typing import Any, cast
 
 from ..inbox import Message
-from ..protocol import ENDING, Protocol
+from ..protocol import ENDING, MAX_APPETITE, Protocol
 from . import express
 from .link import Link, Payload
 from .wire import LAST, Wire, plain_fileno
@@ -33,6 +33,10 @@ from .wire import LAST, Wire, plain_fileno
 _SelectorTransport: Any = getattr(
     asyncio.selector_events, '_SelectorSocketTransport', None
 )
+
+#: Bytes to read at once while a read leaves more behind.  Not always: memory for
+#: that many may be mapped for each read, and unmapped.
+_LARGE_READ = 4 * MAX_APPETITE
 
 #: Messages taken in a row from the queue before other tasks get a turn.
 _TURN = 32
@@ -180,6 +184,10 @@ class AioLink(Link, asyncio.Protocol):
         self._settle()
 
     def data_received(self, data: bytes) -> None:
+        if len(data) >= MAX_APPETITE and self.protocol.appetite == MAX_APPETITE:
+            self.wire.read_at_most(_LARGE_READ)
+        else:
+            self.wire.read_at_most(self.protocol.appetite)
         receiver = self._receiver
         if receiver is None or receiver.done():
             if not self.finished:

@@ -67,8 +67,9 @@ class HubLink(Link):
         self._get_ident: Callable[[], int] = builtin('threading', 'get_ident')
         self._home = self._get_ident()
         self._receiver: Any = None
-        self._senders: list[tuple[int, Any]] = []
-        self._closers: list[Any] = []
+        # None until there was one: most connections are idle.
+        self._senders: list[tuple[int, Any]] | None = None
+        self._closers: list[tuple[Any, bool]] | None = None
         self._reading = False
         self._writing = False
         self._armed: float | None = None
@@ -357,6 +358,8 @@ class HubLink(Link):
                 left = None if deadline is None else deadline - self.now()
                 if left is not None and left <= 0:
                     raise TimeoutError(f'the peer did not take the message in {timeout} s')
+                if self._senders is None:
+                    self._senders = []
                 self._senders.append(entry)
                 self._pause(left)
         except BaseException as error:
@@ -366,7 +369,7 @@ class HubLink(Link):
                 raise self._closed() from error
             raise
         finally:
-            if entry in self._senders:
+            if self._senders and entry in self._senders:
                 self._senders.remove(entry)
         if self._sent < mark:
             raise self._closed()
@@ -401,10 +404,12 @@ class HubLink(Link):
             if left is not None and left <= 0:
                 return
             try:
+                if self._closers is None:
+                    self._closers = []
                 self._closers.append(entry)
                 self._pause(left)
             finally:
-                if entry in self._closers:
+                if self._closers and entry in self._closers:
                     self._closers.remove(entry)
 
     def _from_outside(self, function: Callable[[], Any]) -> Any:

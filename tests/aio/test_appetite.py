@@ -33,7 +33,7 @@ async def test_less_is_read_at_once_from_who_sends_tiny_frames():
     sending = asyncio.ensure_future(loop.sock_sendall(theirs, LARGE))
     assert await link.receive(5) == bytes(1 << 20)
     await sending
-    assert transport.max_size == MAX_APPETITE
+    assert transport.max_size >= MAX_APPETITE
     link.give_up()
     await link.join(5)
     theirs.close()

@@ -154,7 +154,7 @@ def test_who_is_killed_by_another_that_waited_for_the_end_is_not_resumed(world):
         tasks[1].greenlet.throw(greenlet.GreenletExit)
 
     tasks = [world.spawn(first), world.spawn(ws.thread.join)]
-    world.wait_until(lambda: len(ws._link._closers) == 2)
+    world.wait_until(lambda: len(ws._link._closers or ()) == 2)
     peer.send(peer.close_frame(1000))
     with pytest.raises(ConnectionClosed):
         ws.receive()
