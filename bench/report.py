@@ -163,7 +163,7 @@ def _grid(table: Table) -> list[tuple[str, list[list[str]]]]:
         lines = []
         for row in rows:
             if row.failure or not row.samples:
-                cells = [f'not measured: {row.failure or "nothing"}']
+                cells = [f'not measured: {" ".join((row.failure or "nothing").split())}']
             else:
                 cells = [cell(table, row) for _, cell in columns]
             lines.append([row.entry.label, *cells])
