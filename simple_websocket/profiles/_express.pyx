@@ -1,6 +1,6 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""The ways of ``express.py`` in C; those of
-broadcasts and of asyncio have files of their own.
+"""The ways of ``express.py`` in C; those of broadcasts and of asyncio have files of
+their own.
 
 What they look at are slots of ``Link``, ``Protocol`` and ``Wire``; an object of any
 other class than these goes the long way.  Nothing else runs between two lines here,
@@ -13,9 +13,8 @@ from ._slots cimport SLOT, get, is_none, is_set, set_slot, slot
 
 from functools import partial
 
-from ..errors import ConnectionClosed
 from ..protocol import ENDING as _ENDING, OPEN as _OPEN, Protocol
-from .link import Link
+from .link import READ_SIZE as _READ_SIZE, Link
 from .pump import END
 from .wire import Wire
 
@@ -28,10 +27,8 @@ cdef extern from "Python.h":
     const char *PyUnicode_AsUTF8AndSize(object, Py_ssize_t *) except NULL
     unsigned long PyThread_get_thread_ident()
 
-cdef enum:
-    READ_SIZE = 1 << 16
-
 cdef long ENDING = _ENDING
+cdef Py_ssize_t READ_SIZE = _READ_SIZE
 assert _OPEN == 0
 
 
@@ -96,6 +93,21 @@ cdef int leave_step(object link) except -1:
     if not is_none(link, DEFERRED) and get(link, DEFERRED):
         link._do_deferred()
     set_slot(link, INSIDE, False)
+
+
+cdef CompiledDecoder may_wait(object link):
+    """The decoder, where there is nothing to do before a wait for a message."""
+    protocol = get(link, PROTOCOL)
+    if not is_none(link, HANDED) or is_set(protocol, DIRTY) or <list?>get(protocol, OUT):
+        return None
+    return direct(protocol)
+
+
+cdef CompiledDecoder may_take(object link):
+    """The decoder, where a message that is read now has nothing before it."""
+    if is_set(link, INSIDE) or fileno_of(link) is None:
+        return None
+    return direct(get(link, PROTOCOL))
 
 
 cdef bint may_put(object link, Py_ssize_t size) except -1:
@@ -167,20 +179,20 @@ cdef int hand_out(object link, message) except -1:
     set_slot(link, HANDING, True)
 
 
-cdef object take_in_step(object link):
+cdef object take_in_step(object link, CompiledDecoder decoder):
     """Read for somebody who waits for a message, with nobody else inside.
 
+    :param decoder: from ``may_take``.
     :returns: a message that came in one piece; else None, and what came is
               where all else goes.
     """
     protocol = get(link, PROTOCOL)
-    fileno = fileno_of(link)
-    cdef CompiledDecoder decoder = direct(protocol)
-    cdef Py_ssize_t appetite = PyLong_AsSsize_t(get(protocol, APPETITE))
     set_slot(link, INSIDE, True)
     try:
         try:
-            came = take(fileno(), decoder, appetite)
+            came = take(
+                fileno_of(link)(), decoder, PyLong_AsSsize_t(get(protocol, APPETITE))
+            )
         except OSError:
             came = END
         if came is None:
@@ -207,12 +219,10 @@ cdef bint hand_over(object link) except -1:
     :returns: False where something is before what would be read.
     """
     receiver = get(link, RECEIVER)
-    if (
-        receiver is None or is_set(link, INSIDE) or fileno_of(link) is None
-        or direct(get(link, PROTOCOL)) is None
-    ):
+    decoder = None if receiver is None else may_take(link)
+    if decoder is None:
         return False
-    came = take_in_step(link)
+    came = take_in_step(link, decoder)
     if came is None:
         link._switch_out()
     else:
@@ -227,11 +237,9 @@ cdef object wait_in_peace(object link):
 
     :returns: None where there is, or was, something else than a message.
     """
-    if not is_none(link, RECEIVER) or not is_none(link, HANDED) or is_set(link, INSIDE):
+    if not is_none(link, RECEIVER) or is_set(link, INSIDE) or may_wait(link) is None:
         return None
     protocol = get(link, PROTOCOL)
-    if direct(protocol) is None or is_set(protocol, DIRTY):
-        return None
     hub, current = get(link, HUB), getcurrent()
     if current is (hub if isinstance(hub, greenlet) else hub.greenlet):
         return None  # it can't wait
@@ -338,17 +346,15 @@ cdef object begin_to_wait(object link):
     lock = get(link, LOCK)
     lock.acquire()
     try:
-        protocol = get(link, PROTOCOL)
-        decoder = direct(protocol)
+        decoder = may_wait(link)
         if (
             decoder is None or fileno_of(link) is None or is_set(get(link, WIRE), POLLED)
-            or is_set(link, RECEIVING) or not is_none(link, HANDED) or is_set(link, ADOPTED)
-            or is_set(protocol, DIRTY) or <list?>get(protocol, OUT)
+            or is_set(link, RECEIVING) or is_set(link, ADOPTED)
         ):
             return None
         set_slot(link, VISITS, get(link, VISITS) + 1)
         set_slot(link, RECEIVING, True)
-        set_slot(protocol, ANSWERING, False)
+        set_slot(get(link, PROTOCOL), ANSWERING, False)
         set_slot(link, WAITING, get(link, WAITING) + 1)
         set_slot(link, BLOCKED, True)
         return decoder
@@ -428,14 +434,6 @@ def threads(kind):
 
 # -- injected classes -------------------------------------------------------
 
-cdef bint is_parked(object link) except -1:
-    """Whether a receiver waits for a message, and nothing is before it."""
-    return (
-        is_set(link, PARKED) and not is_set(link, INSIDE) and fileno_of(link) is not None
-        and direct(get(link, PROTOCOL)) is not None
-    )
-
-
 cdef bint pass_on(object link) except -1:
     """Read for the receiver that waits, and wake it.
 
@@ -444,9 +442,10 @@ cdef bint pass_on(object link) except -1:
     lock = get(link, LOCK)
     lock.acquire()
     try:
-        if not is_parked(link):
+        decoder = may_take(link) if is_set(link, PARKED) else None
+        if decoder is None:
             return False
-        came = take_in_step(link)
+        came = take_in_step(link, decoder)
         if came is None:
             return True
         set_slot(link, PARKED, False)
@@ -462,21 +461,18 @@ cdef bint park(object link) except -1:
     lock = get(link, LOCK)
     lock.acquire()
     try:
-        protocol = get(link, PROTOCOL)
-        if (
-            is_set(link, RECEIVING) or not is_none(link, HANDED) or direct(protocol) is None
-            or is_set(protocol, DIRTY) or <list?>get(protocol, OUT)
-            or (is_set(link, GREEN) and not is_home(link))
-        ):
+        if is_set(link, RECEIVING) or (is_set(link, GREEN) and not is_home(link)):
+            return False
+        if may_wait(link) is None:
             return False
         # Clear, look again, then wait: what comes in between sets it.
         get(link, EVENT).clear()
-        if direct(protocol) is None:
+        if may_wait(link) is None:
             return False
         set_slot(link, LINK_TAKEN, 0)
         set_slot(link, RECEIVING, True)
         set_slot(link, PARKED, True)
-        set_slot(protocol, ANSWERING, False)
+        set_slot(get(link, PROTOCOL), ANSWERING, False)
         return True
     finally:
         lock.release()

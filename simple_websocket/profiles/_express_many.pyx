@@ -2,34 +2,24 @@
 """The way of ``express.py`` in C, for a message that goes to many."""
 
 from ._express cimport fileno_of, may_put
+from ._pump cimport LONG, send_frame
 from ._slots cimport SLOT, get, is_set, set_slot, slot
 
 from ..protocol import Protocol
 from .link import Link
 from .wire import Wire
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_GET_SIZE
 from cpython.object cimport PyObject, PyTypeObject
 
 cdef extern from *:
     """
-    #include <sys/socket.h>
-    #ifndef MSG_NOSIGNAL
-    #define MSG_NOSIGNAL 0  /* CPython ignores SIGPIPE anyway */
-    #endif
-
-    static Py_ssize_t send_now(int fd, const unsigned char *data, size_t size)
-    {
-        return send(fd, data, size, MSG_DONTWAIT | MSG_NOSIGNAL);
-    }
-
     #if defined(__GNUC__)
     #define prefetch(address) __builtin_prefetch(address)
     #else
     #define prefetch(address) ((void)(address))
     #endif
     """
-    Py_ssize_t send_now(int, const unsigned char *, size_t)
     void prefetch(const void *) noexcept
 
 cdef:
@@ -42,8 +32,6 @@ cdef:
     Py_ssize_t CLIENT = slot(Protocol, 'client')
 
 cdef enum:
-    BRIEF = 1 << 15  # bytes that others need not wait for
-
     # How many links ahead what belongs to one is fetched into the caches, where
     # it is not when there are thousands: the link, what it refers to, what that does.
     LINK_AHEAD = 6
@@ -56,7 +44,7 @@ def put_to_many(list links, bytes frame not None, Py_ssize_t size, ident):
     cdef Py_ssize_t index, count = len(links)
     cdef list marks = [None] * count
     cdef unsigned long thread = ident
-    if PyBytes_GET_SIZE(frame) >= BRIEF:
+    if PyBytes_GET_SIZE(frame) >= LONG:
         return marks
     for index in range(count):
         if index + LINK_AHEAD < count:
@@ -90,15 +78,14 @@ cdef inline int fetch_ends(object link) except -1:
 
 
 cdef object put_to_one(object link, bytes frame, Py_ssize_t size, unsigned long thread):
-    cdef Py_ssize_t whole = PyBytes_GET_SIZE(frame), sent
-    cdef const unsigned char *start = <const unsigned char *>PyBytes_AS_STRING(frame)
+    cdef Py_ssize_t sent
     if not isinstance(link, Link) or not may_put(link, size):
         return None
     home = get(link, HOME)
     if is_set(get(link, PROTOCOL), CLIENT) or (home is not None and home != thread):
         return None
-    sent = send_now(fileno_of(link)(), start, whole)
-    if sent == whole:
+    sent = send_frame(fileno_of(link)(), frame)
+    if sent == PyBytes_GET_SIZE(frame):
         return 0
     if sent <= 0:
         return None  # whoever offers it again sees why

@@ -105,7 +105,6 @@ cdef enum:
     ROOM = 1 << 16
     SMALL_READ = 512  # on the stack of each thread that waits
     BRIEF = 1024  # bytes of payload that are copied behind their header
-    LONG = 1 << 15  # bytes whose writing others need not wait for
 
 if make_queue():
     raise MemoryError('pthread_atfork')
@@ -249,6 +248,13 @@ def put_frame(wire, bytes frame not None):
     """See ``pump.put_frame``."""
     fileno = wire.fileno
     return python_put_frame(wire, frame) if fileno is None else put_bytes(fileno(), frame)
+
+
+cdef Py_ssize_t send_frame(int fd, bytes frame) noexcept:
+    """One send of a frame, with the GIL and whatever comes of it; see errno."""
+    return send_both(
+        fd, NULL, 0, <unsigned char *>PyBytes_AS_STRING(frame), PyBytes_GET_SIZE(frame)
+    )
 
 
 cdef bytes put_payload(

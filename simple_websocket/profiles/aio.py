@@ -53,6 +53,7 @@ class TransportWire(Wire):
         self.lost = False  #: the transport is gone, and the socket with it
         self.tls = False
         self.fileno: Any = None
+        self._sized = False  # asyncio's own transport is, without TLS
         self._tls_protocol: Any = None  # asyncio's own, between transport and TCP
         self._below: Any = None  # the transport below TLS
         self._notified = False  # our close_notify is sent, and we read on
@@ -65,6 +66,7 @@ class TransportWire(Wire):
         # Before Python 3.12, one with TLS does not tell that TCP is gone.
         self._tls_protocol = getattr(transport, '_ssl_protocol', None)
         self._below = getattr(self._tls_protocol, '_transport', None)
+        self._sized = hasattr(transport, 'max_size')
         # Full is what has anything unwritten: over TLS from 1 byte on (there,
         # a mark of 0 is reached by an empty buffer).
         transport.set_write_buffer_limits(high=int(self.tls), low=0)
@@ -106,9 +108,8 @@ class TransportWire(Wire):
     def read_at_most(self, size: int) -> None:
         """Have the transport read that much at once, where it can be told."""
         transport: Any = self.transport
-        with suppress(AttributeError):  # asyncio's own can, without TLS
-            if transport.max_size != size:
-                transport.max_size = size
+        if self._sized and transport.max_size != size:
+            transport.max_size = size
 
     def shutdown_write(self) -> None:
         if self.transport.can_write_eof():
@@ -184,10 +185,9 @@ class AioLink(Link, asyncio.Protocol):
         self._settle()
 
     def data_received(self, data: bytes) -> None:
-        if len(data) >= MAX_APPETITE and self.protocol.appetite == MAX_APPETITE:
-            self.wire.read_at_most(_LARGE_READ)
-        else:
-            self.wire.read_at_most(self.protocol.appetite)
+        appetite = self.protocol.appetite
+        more = len(data) >= appetite == MAX_APPETITE
+        self.wire.read_at_most(_LARGE_READ if more else appetite)
         receiver = self._receiver
         if receiver is None or receiver.done():
             if not self.finished:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import sys
 
 import pytest
 from aio.peer import end
@@ -77,17 +78,9 @@ async def test_a_callback_with_the_context_of_the_task_is_no_hindrance(role):
     """A context cannot be entered twice."""
     async with end(role) as (ws, peer):
         context = contextvars.copy_context()
-        loop = asyncio.get_running_loop()
-        made = loop.create_future()
-        loop.call_soon(
-            lambda: made.set_result(asyncio.ensure_future(ws.receive())), context=context
-        )
-        task = await made
-        other = contextvars.Context()
-        if hasattr(asyncio.Task, 'get_context'):  # Python 3.12: the one it runs in
-            other = task.get_context()
-        await asyncio.sleep(0)
-        await in_a_callback(ws._link.data_received, peer.frame(TEXT, b'hello'), context=other)
+        given = {'context': context} if sys.version_info >= (3, 11) else {}
+        task = await waiting(asyncio.create_task(ws.receive(), **given))
+        await in_a_callback(ws._link.data_received, peer.frame(TEXT, b'hello'), context=context)
         assert await task == 'hello'
 
 
