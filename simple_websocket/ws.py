@@ -27,7 +27,7 @@ from .connection import Connection, encode_message, exit_code
 from .dial import Dial
 from .errors import ConnectionClosed, ConnectionError, SimpleWebsocketError
 from .options import Options, check_timeout
-from .profiles import Profile, resolve
+from .profiles import Profile, express, resolve
 from .profiles.link import Link, give_up
 from .profiles.wire import Wire
 from .protocol import ENDING, Protocol
@@ -196,12 +196,8 @@ class Base(Connection):
 
     def __iter__(self) -> Iterator[Any]:
         """The messages, until the connection closes."""
-        while True:
-            try:
-                message = self.receive()
-            except ConnectionClosed:
-                return
-            yield message
+        ours = getattr(self.receive, '__func__', None) is Base.receive
+        return (express.Messages if ours else express.AnyMessages)(self)
 
 
 class Server(Base):
@@ -285,7 +281,7 @@ class Server(Base):
         chosen = resolve(profile, thread_class, event_class, selector_class, sock)
         wire = Wire(sock)
         try:
-            leftover = hosts.take_over(host, environ, sock, _host_callback(ref(self)))
+            leftover = hosts.take_over(host, environ, sock, _HostCallback(self))
             response, compression = self._answer(host, origins, headers)
             protocol = self._options.protocol(False, _now, compression)
             protocol.out.append(response)
@@ -369,15 +365,19 @@ class Server(Base):
                 self._close(INTERNAL_ERROR if failed else None, None, wait=False)
 
 
-def _host_callback(server: ref[Server]) -> hosts.OnHost:
-    # A weak reference: the host's socket object must not keep alive a
-    # connection that the application has let go of.
-    def on_host(data: bytes | None) -> None:
-        this = server()
-        if this is not None:
-            this._host_did(data)
+class _HostCallback(ref[Server]):
+    """Tells a connection what its host does.
 
-    return on_host
+    A weak reference: the host's socket object must not keep alive a connection
+    that the application has let go of.
+    """
+
+    __slots__ = ()
+
+    def __call__(self, data: bytes | None) -> None:  # type: ignore[override]
+        server = super().__call__()
+        if server is not None:
+            server._host_did(data)
 
 
 class Client(Base):

@@ -13,6 +13,7 @@ from ._slots cimport SLOT, get, is_none, is_set, set_slot, slot
 
 from functools import partial
 
+from ..errors import ConnectionClosed, SimpleWebsocketError
 from ..protocol import ENDING as _ENDING, OPEN as _OPEN, Protocol
 from .link import READ_SIZE as _READ_SIZE, Link
 from .pump import END
@@ -61,7 +62,7 @@ cdef:
 
     # Of HubLink, which is made behind this file.
     Py_ssize_t HUB, RECEIVER, READING, TAKEN
-    object HubLink, getcurrent, greenlet
+    object HubLink = (), getcurrent, greenlet
 
 
 cdef CompiledDecoder direct(object protocol):
@@ -260,6 +261,14 @@ cdef object wait_in_peace(object link):
     return message
 
 
+cdef object receive_in_hub(object link, timeout):
+    """The short way; None: go the long one."""
+    if not isinstance(link, HubLink):
+        return None
+    set_slot(link, HANDING, False)
+    return wait_in_peace(link) if timeout is None and is_home(link) else None
+
+
 def hub(kind):
     """See ``express.hub``."""
     global HubLink, HUB, RECEIVER, READING, TAKEN, getcurrent, greenlet
@@ -270,13 +279,8 @@ def hub(kind):
     long_receive, long_send, long_reading = kind.receive, kind.send, kind._on_readable
 
     def receive(link, timeout):
-        if isinstance(link, HubLink):
-            set_slot(link, HANDING, False)
-            if timeout is None and is_home(link):
-                message = wait_in_peace(link)
-                if message is not None:
-                    return message
-        return long_receive(link, timeout)
+        message = receive_in_hub(link, timeout)
+        return long_receive(link, timeout) if message is None else message
 
     def send(link, int opcode, payload, timeout):
         cdef Put put = NOTHING
@@ -537,3 +541,31 @@ def injected(kind):
 
     kind.receive, kind._look = receive, _look
     return kind
+
+
+# -- for message in ws ------------------------------------------------------
+
+cdef class Messages:
+    """See ``express.Messages``; ``Base.receive`` is part of it."""
+
+    cdef object _connection, _link
+
+    def __init__(self, connection):
+        self._connection = connection  # it closes when nobody holds it
+        self._link = connection._open_link
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        try:
+            message = receive_in_hub(self._link, None)
+            return self._link.receive(None) if message is None else message
+        except ConnectionClosed:
+            pass
+        except SimpleWebsocketError:
+            raise
+        except BaseException:
+            self._link.interrupted()
+            raise
+        raise StopIteration

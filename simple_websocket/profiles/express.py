@@ -12,9 +12,10 @@ Where the compiled codec is not, nothing changes.
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..codec import NAME
+from ..errors import ConnectionClosed
 
 if TYPE_CHECKING:
     from .link import Link
@@ -52,6 +53,28 @@ def aio(kind: _Kind) -> _Kind:
     return kind
 
 
+class Messages:
+    """The messages of a connection, until it closes.
+
+    An iterator rather than a generator: an exception thrown into the wait does
+    not end it, and C has nothing on the stack of who waits but one call.
+
+    :param connection: what has ``receive()``, ``Base``'s own.
+    """
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+
+    def __iter__(self) -> Messages:
+        return self
+
+    def __next__(self) -> Any:
+        try:
+            return self._connection.receive()
+        except ConnectionClosed:
+            raise StopIteration from None
+
+
 def put_to_many(
     links: list[Link], frame: bytes, size: int, ident: int
 ) -> list[int | None]:
@@ -66,10 +89,13 @@ def put_to_many(
     return [None] * len(links)
 
 
+AnyMessages = Messages  #: for a ``receive()`` of any kind
+
 if NAME == 'compiled':
     with suppress(ImportError):  # no Unix
         from . import _express, _express_many
 
         hub, locked = _express.hub, _express.locked
         threads, injected = _express.threads, _express.injected
+        Messages = _express.Messages  # type: ignore[misc,assignment]
         put_to_many = _express_many.put_to_many

@@ -19,6 +19,7 @@ import socket
 import ssl
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cache
 from typing import Any
 
 from .originals import builtin, original
@@ -68,12 +69,15 @@ def plain_fileno(sock: Any) -> Callable[[], int] | None:
     :returns: None for a socket whose recv and send are more than the kernel's:
               of a class that has its own.
     """
-    kind, base = type(sock), _socket.socket
-    if not DONTWAIT or not isinstance(sock, base):
-        return None
-    if kind.recv is not base.recv or kind.send is not base.send:
-        return None
-    return sock.fileno
+    return sock.fileno if _is_plain(type(sock)) else None
+
+
+@cache
+def _is_plain(kind: type) -> bool:
+    base = _socket.socket
+    if not DONTWAIT or not issubclass(kind, base):
+        return False
+    return kind.recv is base.recv and kind.send is base.send
 
 
 class Wire:
@@ -89,11 +93,8 @@ class Wire:
 
     __slots__ = (
         '_close',
+        '_kind',
         '_tcp',
-        '_tcp_detach',
-        '_tcp_recv',
-        '_tcp_settimeout',
-        '_tcp_shutdown',
         '_unwrap',
         'fd',
         'fileno',
@@ -115,12 +116,9 @@ class Wire:
         #: A receiver is to poll: ``shutdown_read`` would end more than its wait.
         self.polled = self.tls
         self._close = sock.close
-        # An SSLSocket overrides the names; TCP's own are its base's.
-        kind = _base_from('socket', tcp) if tcp is sock and self.tls else type(tcp)
-        self._tcp_recv = kind.recv
-        self._tcp_shutdown = kind.shutdown
-        self._tcp_detach = kind.detach
-        self._tcp_settimeout = kind.settimeout
+        # The class whose functions are TCP's own: an SSLSocket overrides the
+        # names, and in a husk they do nothing.
+        self._kind = _base_from('socket', tcp) if tcp is sock and self.tls else type(tcp)
         # Without TLS these are C functions, which take flags too.
         if self.tls:
             sock.setblocking(False)
@@ -145,7 +143,7 @@ class Wire:
     def be_blocking(self) -> None:
         """Let ``raw_recv`` wait in the kernel (threads, without TLS)."""
         if not self.tls:
-            self._tcp_settimeout(self._tcp, None)
+            self._kind.settimeout(self._tcp, None)
 
     def recv(self, size: int) -> bytes | None:
         """Take what has arrived.
@@ -184,10 +182,10 @@ class Wire:
     def discard(self, size: int) -> bytes | None:
         """Like ``recv``, below TLS: for bytes that nobody will look at."""
         try:
-            data: bytes = self._tcp_recv(self._tcp, size, DONTWAIT)
+            data: bytes = self._kind.recv(self._tcp, size, DONTWAIT)
             if data or not self.read_shut:
                 return data
-            return self._tcp_recv(self._tcp, size, DONTWAIT) if self.ended() else None
+            return self._kind.recv(self._tcp, size, DONTWAIT) if self.ended() else None
         except _WOULD_BLOCK:
             return None
 
@@ -200,7 +198,7 @@ class Wire:
         """
         self.read_shut = True
         with suppress(OSError):
-            self._tcp_shutdown(self._tcp, socket.SHUT_RD)
+            self._kind.shutdown(self._tcp, socket.SHUT_RD)
 
     def ended(self) -> bool:
         """Whether an empty read means that the peer's half has ended.
@@ -219,7 +217,7 @@ class Wire:
         """Say that nothing follows: TLS's close_notify, then TCP's FIN."""
         self._close_notify()
         with suppress(OSError):
-            self._tcp_shutdown(self._tcp, socket.SHUT_WR)
+            self._kind.shutdown(self._tcp, socket.SHUT_WR)
 
     def _close_notify(self) -> None:
         if self._unwrap is not None:
@@ -242,4 +240,4 @@ class Wire:
         # In one step of C: a signal handler in between would cost a descriptor.
         close = builtin('os', 'close')
         with suppress(OSError):  # -1: it is closed already
-            any(map(close, map(self._tcp_detach, (self._tcp,))))
+            any(map(close, map(self._kind.detach, (self._tcp,))))

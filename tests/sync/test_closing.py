@@ -50,17 +50,18 @@ def test_the_server_ends_tcp_first(world, classes):
 def test_the_last_close_leaves_in_one_packet_with_the_end_of_tcp(world, classes, made, last):
     ws, peer = made(world, **classes)
     wire, calls = ws._link.wire, []
-    send, shutdown = wire.raw_send, wire._tcp_shutdown
+    send, kind = wire.raw_send, wire._kind
 
     def note_send(data, flags):
         calls.append('with more' if flags & socket.MSG_MORE else 'at once')
         return send(data, flags)
 
-    def note_shutdown(sock, how):
-        calls.extend(['end'] * (how == socket.SHUT_WR))
-        return shutdown(sock, how)
+    class Noted(kind):
+        def shutdown(self, how):
+            calls.extend(['end'] * (how == socket.SHUT_WR))
+            return kind.shutdown(self, how)
 
-    wire.raw_send, wire._tcp_shutdown = note_send, note_shutdown
+    wire.raw_send, wire._kind = note_send, Noted
     peer.send(peer.close_frame(1000))
     assert closed_with(ws) == 1000
     assert calls == last

@@ -98,7 +98,10 @@ def test_an_interrupt_in_the_kernel_loses_nothing(world):  # invariant 3
 
 
 @pytest.mark.only('default-codec')
-def test_ctrl_c_that_comes_with_a_message_leaves_it_to_the_next_receive(world):  # invariant 3
+@pytest.mark.parametrize('receive', [Server.receive, lambda ws: next(iter(ws))])
+def test_ctrl_c_that_comes_with_a_message_leaves_it_to_the_next_receive(  # invariant 3
+    world, receive
+):
     """It comes on the way into recv(), and all from there to the caller is in C."""
     ws, peer = accepted(world)
     wire, fileno = ws._link.wire, ws._link.wire.fileno
@@ -109,14 +112,14 @@ def test_ctrl_c_that_comes_with_a_message_leaves_it_to_the_next_receive(world): 
     wire.fileno = functools.partial(next, itertools.chain(signals, itertools.repeat(wire.fd)))
     try:
         with pytest.raises(KeyboardInterrupt):
-            ws.receive()
+            receive(ws)
     finally:
         signal.signal(signal.SIGINT, before)
         wire.fileno = fileno
     assert ws.connected
-    assert ws.receive(5) == 'together with Ctrl-C'
+    assert receive(ws) == 'together with Ctrl-C'
     peer.send((TEXT, b'and on'))
-    assert ws.receive() == 'and on'
+    assert receive(ws) == 'and on'
     ws._link.abandon()
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import zlib
 
 import pytest
 from support.frames import BINARY, CLOSE, PING, PONG, TEXT, frame
-from support.peer import accepted, both_ends, connected, environ_for, tcp_pair
+from support.peer import Peer, accepted, both_ends, connected, environ_for, tcp_pair
 
 from simple_websocket import ConnectionClosed, Deflate, Server, SimpleWebsocketError
 
@@ -267,6 +268,57 @@ def test_the_messages_can_be_iterated_over(end, world):
     peer.send((TEXT, b'a'), (BINARY, b'b'), peer.close_frame(1000))
     assert list(ws) == ['a', b'b']
     assert not ws.connected
+
+
+def test_an_iteration_waits_for_messages_and_ends_with_the_connection(end, world):
+    ws, peer = end()
+    messages = iter(ws)
+    assert iter(messages) is messages
+    task = world.spawn(next, messages)
+    peer.send((TEXT, b'a'))
+    assert task.join() == 'a'
+    peer.send(peer.close_frame(1000))
+    assert [next(messages, 'over'), next(messages, 'over')] == ['over', 'over']
+
+
+def test_an_iteration_takes_messages_in_its_connections_own_way(world, classes):
+    class Shouting(Server):
+        def receive(self, timeout=None):
+            return super().receive(timeout).upper()
+
+    theirs, ours = tcp_pair(world)
+    ws = Shouting.accept(environ_for(ours), **classes)
+    peer = Peer(theirs, client=True)
+    peer.head()
+    peer.send((TEXT, b'a'), (TEXT, b'b'), peer.close_frame(1000))
+    messages = iter(ws)
+    assert next(messages) == 'A'
+    ws.receive = lambda: 'of the object'
+    assert next(iter(ws)) == 'of the object'
+    del ws.receive
+    assert list(messages) == ['B']
+
+
+def test_a_second_receiver_in_an_iteration_gets_an_error_that_is_no_end(end, world):
+    ws, peer = end()
+    task = world.spawn(next, iter(ws))
+    world.sleep(0.05)  # no event tells that a receiver has begun to wait
+    with pytest.raises(SimpleWebsocketError, match='one receiver'):
+        next(iter(ws))
+    peer.send((TEXT, b'for the first'))
+    assert task.join() == 'for the first'
+
+
+def test_an_iteration_holds_its_connection(world, classes):
+    ws, peer = accepted(world, **classes)
+    messages = iter(ws)
+    del ws
+    gc.collect()
+    peer.send((TEXT, b'still here'))
+    assert next(messages) == 'still here'
+    messages = None
+    gc.collect()
+    peer.expect_eof()
 
 
 def test_the_input_buffer_shows_what_waits(end, world):
