@@ -27,28 +27,40 @@ from .wire import Wire
 class _Mailbox:
     """Lets other OS threads reach a hub, which offers no way of its own.
 
-    It lives as long as there are links in its hub, so that nothing is left
-    behind the last one.
+    It is open as long as there are links in its hub, so that nothing is left
+    behind the last one.  Made and opened apart: whatever an exception out of
+    nowhere lets begin, the link can ``drop``.
     """
 
     _boxes: WeakKeyDictionary[Any, _Mailbox] = WeakKeyDictionary()
 
     @classmethod
-    def of(cls, hub: Any, user: int) -> _Mailbox:
-        box = cls._boxes.get(hub)
-        if box is None:
-            box = cls._boxes[hub] = cls(hub)
-        box._users.add(user)
-        return box
+    def of(cls, hub: Any) -> _Mailbox:
+        return cls._boxes.setdefault(hub, cls(hub))
 
     def __init__(self, hub: Any) -> None:
         self._hub = hub
         self._users: set[int] = set()
         self._calls: deque[Callable[[], None]] = deque()
-        self._out, self._in = original('socket', 'socketpair')()
-        self._out.setblocking(False)
-        self._in.setblocking(False)
-        self._listener = hub.add(hub.READ, self._out.fileno(), self._on_call, _ignore, None)
+        self._out: Any = None
+        self._in: Any = None
+        self._listener: Any = None
+
+    def open(self, user: int) -> None:
+        """One link more."""
+        self._users.add(user)
+        if self._listener is None:
+            self._out, self._in = pair = original('socket', 'socketpair')()
+            for sock in pair:
+                sock.setblocking(False)
+            number = self._out.fileno()
+            self._hub.mark_as_reopened(number)  # as eventlet's own sockets tell it
+            try:
+                add, read = self._hub.add, self._hub.READ
+                self._listener = add(read, number, self._on_call, _ignore, None)
+            except BaseException:
+                self._hub.remove_descriptor(number)
+                raise
 
     def post(self, function: Callable[[], None]) -> bool:
         """Have the hub call it; False where nobody has a link in the hub any more."""
@@ -80,8 +92,9 @@ class _Mailbox:
             if self._listener is not None:
                 self._hub.remove(self._listener)
                 self._listener = None
-            self._out.close()
-            self._in.close()
+            for sock in (self._out, self._in):
+                if sock is not None:
+                    sock.close()
             while self._calls:
                 eventlet.spawn_n(self._calls.popleft())
 
@@ -103,10 +116,14 @@ class EventletLink(HubLink):
     def __init__(self, wire: Wire, protocol: Protocol, now: Callable[[], float]) -> None:
         hub = eventlet.hubs.get_hub()
         super().__init__(wire, protocol, now, hub)
-        self._mailbox = _Mailbox.of(hub, id(self))
         self._reader: Any = None
         self._writer: Any = None
         self._timer: Any = None
+        self._mailbox = _Mailbox.of(hub)
+
+    def start(self) -> None:
+        self._mailbox.open(id(self))
+        super().start()
 
     def _current(self) -> Any:
         current = greenlet.getcurrent()

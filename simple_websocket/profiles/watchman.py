@@ -150,14 +150,17 @@ class Watchman:
             watchman = cls._current
             if watchman is None:
                 watchman = cls()
+                thread = original('threading', 'Thread')(
+                    target=watchman._run, name='simple_websocket watchman', daemon=True
+                )
                 try:
-                    original('threading', 'Thread')(
-                        target=watchman._run, name='simple_websocket watchman', daemon=True
-                    ).start()
-                except BaseException:
+                    thread.start()
+                except RuntimeError:  # there are no more threads to be had
                     watchman._close()
                     raise
-                cls._current = watchman
+                finally:
+                    if thread.is_alive():  # perhaps with Ctrl-C right behind the start
+                        cls._current = watchman
             link._watchman = watchman
             watchman._links[link.wire.fd] = link
             return watchman

@@ -73,7 +73,7 @@ def plain_fileno(sock: Any) -> Callable[[], int] | None:
 
 
 @cache
-def _is_plain(kind: type) -> bool:
+def _is_plain(kind: Any) -> bool:
     base = _socket.socket
     if not DONTWAIT or not issubclass(kind, base):
         return False

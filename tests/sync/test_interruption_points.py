@@ -25,6 +25,7 @@ from support.points import Progress, raise_at_bytecode, throw_at_switch
 from support.strict import Strict
 
 from simple_websocket import Client, ConnectionClosed, Server
+from simple_websocket.profiles import watchman
 
 MODE = modes.current()
 pytestmark = [pytest.mark.timeout(180), pytest.mark.only('default-codec')]
@@ -491,9 +492,28 @@ def test_between_any_two_bytecodes_of_connect(world, dial):
     assert number > 30
 
 
+@pytest.fixture(params=['alone', 'beside another'])
+def company(request, world, monkeypatch):
+    """Whether there is another connection in the hub, or the process; behind the
+    test, that nothing is left of either."""
+    monkeypatch.setattr(watchman, 'LINGER', 0.01)
+    beside = request.param != 'alone'
+    bystander, other = accepted(world) if beside else (None, None)
+    yield
+    if beside:
+        other.send((TEXT, b'to another'))
+        assert bystander.receive(5) == 'to another'
+        other.close()
+        bystander._link.abandon()
+    if world.name == 'eventlet':
+        from simple_websocket.profiles.eventlet import _Mailbox
+
+        world.settles_to(lambda: [box for box in _Mailbox._boxes.values() if box._users], [])
+
+
 @ORPHANS
+@pytest.mark.usefixtures('company')
 def test_between_any_two_bytecodes_of_accept(world, classes):
-    bystander, other = accepted(world)
     for number in range(1, TOO_MANY):
         fds = world.fds()
         theirs, ours = tcp_pair(world)
@@ -526,5 +546,3 @@ def test_between_any_two_bytecodes_of_accept(world, classes):
         if not hit:
             break
     assert number > 50
-    other.close()
-    bystander._link.abandon()
