@@ -69,7 +69,8 @@ def plain_fileno(sock: Any) -> Callable[[], int] | None:
     :returns: None for a socket whose recv and send are more than the kernel's:
               of a class that has its own.
     """
-    return sock.fileno if _is_plain(type(sock)) else None
+    kind: Any = type(sock)
+    return sock.fileno if _is_plain(kind) else None
 
 
 @cache
