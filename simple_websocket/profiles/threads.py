@@ -14,10 +14,13 @@ the watchman reads (``watchman.py``).  The path of one message, call by call:
 So a message costs one recv and one send, and the GIL goes round once.  Where
 nothing is in the way of a message, ``express`` does all of that.
 
-Who waits in recv for a connection that another thread closes is released by
-``shutdown(SHUT_RD)``: the peer's Close can still be read after it.  TLS takes
-that for an attack and a Unix socket's peer could write no more, so there the
-receiver polls, and a waker is polled beside it.
+Who waits in recv for a connection that another thread closes comes back with
+what the peer sends next, be it its Close.  From a peer that stays silent he is
+released by ``shutdown(SHUT_RD)``: a Close can still be read after it, but what
+would fill TCP's window only with pauses, since Linux does not tell the peer of
+room any more.  TLS takes that shutdown for an attack and a Unix socket's peer
+could write no more, so there the receiver polls, and a waker is polled beside
+it.
 """
 
 from __future__ import annotations
@@ -28,7 +31,7 @@ from typing import Any
 
 from ..errors import SimpleWebsocketError
 from ..inbox import Message
-from ..protocol import ENDING, OPEN, Protocol
+from ..protocol import CLOSING, ENDING, OPEN, Protocol
 from . import express
 from .link import READ_SIZE
 from .locked import LockedLink
@@ -36,6 +39,11 @@ from .originals import original
 from .pump import END, Came, at_end, wait_and_take
 from .watchman import Waker, Watchman
 from .wire import Wire
+
+
+#: Seconds that the peer has to answer our Close, before a receiver is released
+#: at the watchman's next look.
+SILENCE = 0.05
 
 
 def wait_for(fd: int, write: bool, timeout: float | None, waker_fd: int | None = None) -> bool:
@@ -63,6 +71,7 @@ class ThreadLink(LockedLink):
         '_blocked',
         '_changed',
         '_deadline',
+        '_release_at',
         '_visits',
         '_visits_seen',
         '_waker',
@@ -80,6 +89,7 @@ class ThreadLink(LockedLink):
         self._want = (False, False)
         self._watching = (False, False, False)
         self._deadline: float | None = None
+        self._release_at: float | None = None  #: who is in recv, behind our Close
         self._visits = 0
         self._visits_seen = -1
         wire.be_blocking()
@@ -307,6 +317,14 @@ class ThreadLink(LockedLink):
         if self._blocked and self._waker is not None and self._ready():
             self._waker.wake()
         elif self._blocked and closing and not self.finished:
+            if self.protocol.state == CLOSING:
+                self._release_at = self.now() + SILENCE
+            else:
+                self._release_receiver()
+
+    def _release_receiver(self) -> None:
+        self._release_at = None
+        if self._blocked and not self.finished:
             self.wire.shutdown_read()
             self._apply_watch()
 
@@ -368,6 +386,8 @@ class ThreadLink(LockedLink):
         deadline = self._deadline
         if deadline is not None and now >= deadline:
             self._guarded(self._on_deadline)
+        if self._release_at is not None and now >= self._release_at:
+            self._guarded(self._release_receiver)
         if not self._adopted and not self._receiving:
             if self._visits == self._visits_seen:
                 self._guarded(self._adopt)

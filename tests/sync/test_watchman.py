@@ -183,8 +183,10 @@ def test_setting_the_event_of_a_connection_that_polls_is_harmless(world):
 # How much is read
 
 
-def test_what_follows_our_close_is_read_however_much_it_is(world, monkeypatch):
+@pytest.mark.parametrize('silence', [0, 60])
+def test_what_follows_our_close_is_read_however_much_it_is(world, monkeypatch, silence):
     monkeypatch.setattr(links, 'READS', 1)
+    monkeypatch.setattr(threads, 'SILENCE', silence)
     ws, peer = accepted(world)
     task = receiving(world, ws)
     closing = world.spawn(ws.close, 4000)
@@ -192,4 +194,6 @@ def test_what_follows_our_close_is_read_however_much_it_is(world, monkeypatch):
     peer.send(*[(BINARY, bytes(100_000)) for _ in range(20)], peer.close_frame(4000))
     closing.join()
     assert task.join() == 4000
+    # Behind that shutdown TCP does not tell the peer that there is room again.
+    assert silence == 0 or not ws._link.wire.read_shut
     peer.expect_eof()
