@@ -40,7 +40,6 @@ from .pump import END, Came, at_end, wait_and_take
 from .watchman import Waker, Watchman
 from .wire import Wire
 
-
 #: Seconds that the peer has to answer our Close, before a receiver is released
 #: at the watchman's next look.
 SILENCE = 0.05
