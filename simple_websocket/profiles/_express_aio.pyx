@@ -8,7 +8,7 @@ from ._slots cimport SLOT, get, is_none, is_set, set_slot, slot
 from asyncio import CancelledError, current_task
 
 from ..errors import ConnectionClosed
-from ..protocol import Protocol
+from ..protocol import OPEN, Protocol
 from .link import Link
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
@@ -18,6 +18,9 @@ cdef:
     Py_ssize_t WIRE = slot(Link, 'wire')
     Py_ssize_t PROTOCOL = slot(Link, 'protocol')
 
+    Py_ssize_t STATE = slot(Protocol, 'state')
+    Py_ssize_t MESSAGES = slot(Protocol, 'messages')
+    Py_ssize_t CHUNKS = slot(Protocol, '_chunks')
     Py_ssize_t DIRTY = slot(Protocol, 'dirty')
     Py_ssize_t HEARD = slot(Protocol, 'heard')
     Py_ssize_t ANSWERING = slot(Protocol, 'answering')
@@ -40,6 +43,7 @@ cdef class NextMessage:
     cdef object _long  # the long way, once it is taken
     cdef bint _iterating  # the end is a StopAsyncIteration
     cdef bint _waiting, _done, _cancelled
+    cdef bint _held  # who ends the wait is in a callback that wakes the task itself
     cdef object _message, _reason
     cdef object _wake_up, _context  # of the task
     cdef public object _asyncio_future_blocking
@@ -137,15 +141,15 @@ cdef class NextMessage:
         self._wake_up_soon()
 
     cdef int _wake_up_soon(self) except -1:
-        if self._wake_up is not None:
+        if self._wake_up is not None and not self._held:
             get(self._link, LOOP).call_soon(self._wake_up, self, context=self._context)
 
     cdef int come(self, message) except -1:
-        """The message has come, in a callback of the loop."""
-        if self._wake_up is None or self._context is None or current_task(self.get_loop()):
-            self.set_result(message)  # that would be a task within a task
-            return 0
+        """The wait has ended, in a callback of the loop."""
         self._done, self._message = True, message
+        if self._wake_up is None or self._context is None or current_task(self.get_loop()):
+            self._wake_up_soon()  # that would be a task within a task
+            return 0
         try:
             self._context.run(self._wake_up, self)
         except RuntimeError:
@@ -171,28 +175,33 @@ cdef NextMessage next_message(link, long_receive, bint iterating):
     return wait
 
 
-cdef bint hand_in(object link, bytes data) except -1:
-    """Give a message to the task that waits.
-
-    :returns: False where these bytes are something else, or nobody waits so.
-    """
+cdef object message_of(object link, bytes data):
+    """The message that these bytes are; None where they are something else."""
     cdef CompiledDecoder decoder
-    receiver = get(link, RECEIVER)
-    if type(receiver) is not NextMessage or (<NextMessage>receiver)._done:
-        return False
     protocol = get(link, PROTOCOL)
     decoder = direct(protocol)
     if decoder is None:
-        return False
+        return None
     message = decoder.message_in(
         <const unsigned char *>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data)
     )
-    if message is None:
-        return False
-    set_slot(protocol, HEARD, True)
-    set_slot(protocol, ANSWERING, True)
-    (<NextMessage>receiver).come(message)
-    return True
+    if message is not None:
+        set_slot(protocol, HEARD, True)
+        set_slot(protocol, ANSWERING, True)
+    return message
+
+
+cdef object message_made(object link):
+    """The message, of several frames, or compressed, that is complete now and that
+    nothing stands behind but perhaps other messages; else None."""
+    protocol = get(link, PROTOCOL)
+    if (
+        get(protocol, STATE) == OPEN and is_set(link, READING)
+        and not is_set(protocol, DIRTY) and not get(protocol, CHUNKS)
+        and get(protocol, MESSAGES)
+    ):
+        return protocol.take()
+    return None
 
 
 def aio(kind):
@@ -204,8 +213,26 @@ def aio(kind):
     long_receive, long_send, long_data = kind.receive, kind.send, kind.data_received
 
     def data_received(link, data):
-        if not (isinstance(link, AioLink) and type(data) is bytes and hand_in(link, data)):
+        cdef NextMessage wait
+        receiver = get(link, RECEIVER) if isinstance(link, AioLink) else None
+        if type(receiver) is not NextMessage or type(data) is not bytes:
             long_data(link, data)
+            return
+        wait = receiver
+        if wait._done:
+            long_data(link, data)
+            return
+        message = message_of(link, data)
+        if message is not None:
+            wait.come(message)
+            return
+        wait._held = True
+        try:
+            long_data(link, data)
+        finally:
+            wait._held = False
+            if wait._done:
+                wait.come(None if wait._cancelled else message_made(link))
 
     def receive(link, timeout):
         if timeout is None and isinstance(link, AioLink) and is_quiet(link):

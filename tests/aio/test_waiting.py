@@ -10,10 +10,11 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import sys
+import zlib
 
 import pytest
 from aio.peer import end
-from support.frames import PING, PONG, TEXT
+from support.frames import CONTINUATION, PING, PONG, TEXT
 
 from simple_websocket import AioServer, ConnectionClosed, SimpleWebsocketError
 
@@ -61,6 +62,36 @@ async def test_the_task_goes_on_in_the_callback_that_receives(role):
             await in_a_callback(arrive, text)
             await peer.expect(TEXT, text)
         assert steps == ['one', 'back', 'two', 'back']
+        await peer.send(peer.close_frame(1000))
+        await task
+
+
+@pytest.mark.only('default-codec')
+@pytest.mark.parametrize('role', ['server'])
+async def test_the_task_goes_on_there_with_a_message_of_any_make(role):
+    """Compressed, of several frames, or with others behind it."""
+    async with end(role, request={'Sec-WebSocket-Extensions': 'permessage-deflate'}) as (ws, peer):
+        steps = []
+
+        async def collect():
+            async for message in ws:
+                steps.append(message)
+
+        task = await waiting(collect())
+        deflated = zlib.compressobj(wbits=-12)
+        small = deflated.compress(b'squeezed') + deflated.flush(zlib.Z_SYNC_FLUSH)[:-4]
+
+        def arrive(*frames):
+            ws._link.data_received(b''.join(frames))
+            steps.append('back')
+
+        await in_a_callback(arrive, peer.frame(TEXT, small, rsv=4))
+        await in_a_callback(arrive, peer.frame(TEXT, b'two', fin=False))
+        await in_a_callback(arrive, peer.frame(CONTINUATION, b' parts'))
+        await in_a_callback(arrive, *(peer.frame(TEXT, text) for text in (b'a', b'b')))
+        await in_a_callback(arrive, peer.frame(PING, b'?'))
+        assert steps == ['squeezed', 'back', 'back', 'two parts', 'back', 'a', 'b', 'back', 'back']
+        await peer.expect(PONG, b'?')
         await peer.send(peer.close_frame(1000))
         await task
 
