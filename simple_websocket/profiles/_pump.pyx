@@ -22,7 +22,7 @@ others for their turn to do so, which wakes nobody before it comes.
 
 from .._codec cimport HEADER, CompiledDecoder, frame_of, put_header
 
-from .pump import python_put, python_put_frame, python_wait_and_take
+from .pump import python_put, python_wait_and_take
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytearray cimport PyByteArray_FromStringAndSize
@@ -242,12 +242,6 @@ def put(wire, int opcode, payload, bint masked):
         return put_payload(fd, opcode, <const unsigned char *>view.buf, view.len, masked)
     finally:
         PyBuffer_Release(&view)
-
-
-def put_frame(wire, bytes frame not None):
-    """See ``pump.put_frame``."""
-    fileno = wire.fileno
-    return python_put_frame(wire, frame) if fileno is None else put_bytes(fileno(), frame)
 
 
 cdef Py_ssize_t send_frame(int fd, bytes frame) noexcept:

@@ -29,7 +29,7 @@ from ..errors import ConnectionClosed, SimpleWebsocketError
 from ..inbox import Message
 from ..protocol import DONE, ENDED, ENDING, OPEN, Protocol
 from .originals import builtin
-from .pump import Came, put, put_frame
+from .pump import Came, put
 from .wire import Wire
 
 #: Bytes asked of TCP at once, at least: fewer system calls for large messages,
@@ -409,20 +409,11 @@ class Link:
     ) -> int | None:
         """``offer``, with nobody else inside."""
         protocol = self.protocol
-        if self._unsent or protocol.out or self.wire.tls or protocol.state > ENDING:
-            if not insist and protocol.state <= ENDING and (self._unsent or protocol.out):
-                return None
-            protocol.out.append(protocol.shared_frame(opcode, payload, made))
-            if not self._unsent:
-                self._flush()
-        else:
-            frame = protocol.shared_frame(opcode, payload, made)
-            try:
-                self._unsent = put_frame(self.wire, frame) or b''
-            except BaseException as error:
-                self._on_write_error(error)
-            if self._unsent:
-                self._flush()
+        if not insist and protocol.state <= ENDING and (self._unsent or protocol.out):
+            return None
+        protocol.out.append(protocol.shared_frame(opcode, payload, made))
+        if not self._unsent:
+            self._flush()
         if protocol.dirty:
             self._settle()
             self._notify()

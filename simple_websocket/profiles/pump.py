@@ -1,8 +1,8 @@
 """System calls with the codec at their side.
 
 Most reads give one small message and nothing else, and most messages leave in
-one write.  ``wait_and_take`` is such a read, for a thread that may block, ``put``
-such a write, and ``put_frame`` one of a frame that was made before.
+one write.  ``wait_and_take`` is such a read, for a thread that may block, and ``put``
+such a write.
 
 As of the codec there are two of each: those of this file, and the compiled
 ones of ``_pump.pyx``, where the compiled codec is.  There a message costs one
@@ -51,11 +51,7 @@ def python_put(
     :raises OSError: when the connection is broken.
     :raises UnicodeEncodeError: for text with lone surrogates.
     """
-    return python_put_frame(wire, encode(opcode, payload, masked))
-
-
-def python_put_frame(wire: Wire, frame: bytes) -> bytes | memoryview | None:
-    """Send a frame that was made before; the rest is as for ``put``."""
+    frame = encode(opcode, payload, masked)
     try:
         sent = wire.raw_send(frame, DONTWAIT)
     except BlockingIOError:
@@ -63,11 +59,9 @@ def python_put_frame(wire: Wire, frame: bytes) -> bytes | memoryview | None:
     return None if sent == len(frame) else memoryview(frame)[sent:]
 
 
-wait_and_take = python_wait_and_take
-put, put_frame = python_put, python_put_frame
+wait_and_take, put = python_wait_and_take, python_put
 if NAME == 'compiled':
     with suppress(ImportError):  # no Unix
         from . import _pump
 
-        wait_and_take = _pump.wait_and_take
-        put, put_frame = _pump.put, _pump.put_frame
+        wait_and_take, put = _pump.wait_and_take, _pump.put

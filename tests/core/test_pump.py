@@ -16,11 +16,7 @@ from simple_websocket import codec as codecs
 from simple_websocket.profiles import pump
 from simple_websocket.profiles.wire import Wire
 
-PYTHON = SimpleNamespace(
-    wait_and_take=pump.python_wait_and_take,
-    put=pump.python_put,
-    put_frame=pump.python_put_frame,
-)
+PYTHON = SimpleNamespace(wait_and_take=pump.python_wait_and_take, put=pump.python_put)
 CALLS = {'python': PYTHON}
 if codecs.NAME == 'compiled':
     from simple_websocket.profiles import _pump
@@ -150,16 +146,10 @@ def test_what_tcp_does_not_take_comes_back(calls, sockets, masked):
     got = read_all(theirs, size - len(left))
     assert len(got) == size - len(left)
     # And the next frame not at all, once nothing fits any more.
-    while (more := calls.put_frame(ours, bytes(1 << 20))) != bytes(1 << 20):
+    while len(more := calls.put(ours, BINARY, bytes(1 << 20), masked) or b'') < 1 << 20:
         assert more
     of = decoder(client=not masked)
     assert whole(of.feed(got + left), of) == payload
-
-
-def test_a_frame_for_many_leaves_as_it_is(calls, sockets):
-    ours, theirs = sockets
-    assert calls.put_frame(ours, b'\x81\x02hi') is None
-    assert theirs.recv(100) == b'\x81\x02hi'
 
 
 def test_text_with_lone_surrogates_is_an_error_and_sends_nothing(calls, sockets):
@@ -181,7 +171,6 @@ def test_a_closed_socket_is_an_error_whoever_has_its_number_now(calls, sockets):
         for call in (
             lambda: calls.wait_and_take(ours, decoder(), 100, []),
             lambda: calls.put(ours, TEXT, 'x', False),
-            lambda: calls.put_frame(ours, b'x'),
         ):
             with pytest.raises(OSError) as failed:
                 call()
@@ -284,6 +273,5 @@ def test_a_socket_class_with_methods_of_its_own_has_them_called(calls, method):
         theirs.sendall(wire([Frame(TEXT, b'hi')], True))
         take(calls, link, decoder())
         calls.put(link, TEXT, 'yes', False)
-        calls.put_frame(link, b'\x81\x02no')
-        assert theirs.recv(100) == b'\x81\x03yes\x81\x02no'
-    assert called == [method] * (1 if method == 'recv' else 2)
+        assert theirs.recv(100) == b'\x81\x03yes'
+    assert called == [method]
