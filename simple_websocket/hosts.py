@@ -156,13 +156,12 @@ def _husk_class(kind: Any, refuse_select: bool) -> type:
 class _Inner:
     """In place of the C socket inside a gevent one, which pywsgi reaches for."""
 
-    __slots__ = ('_tcp', 'family', 'fileno', 'proto', 'type')
+    __slots__ = ('_tcp', 'family', 'proto', 'type')
 
     def __init__(self, tcp: Any) -> None:
         self._tcp = tcp
         # What gevent asks for when it closes the socket.
         self.family, self.type, self.proto = tcp.family, tcp.type, tcp.proto
-        self.fileno = tcp.fileno
 
     def recv(self, *_: Any) -> bytes:
         return b''

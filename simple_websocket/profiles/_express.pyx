@@ -62,7 +62,7 @@ cdef:
 
     # Of HubLink, which is made behind this file.
     Py_ssize_t HUB, RECEIVER, READING, TAKEN
-    object HubLink = (), getcurrent, greenlet
+    object HubLink = (), getcurrent, greenlet  # () has no instances
 
 
 cdef CompiledDecoder direct(object protocol):
@@ -261,14 +261,6 @@ cdef object wait_in_peace(object link):
     return message
 
 
-cdef object receive_in_hub(object link, timeout):
-    """The short way; None: go the long one."""
-    if not isinstance(link, HubLink):
-        return None
-    set_slot(link, HANDING, False)
-    return wait_in_peace(link) if timeout is None and is_home(link) else None
-
-
 def hub(kind):
     """See ``express.hub``."""
     global HubLink, HUB, RECEIVER, READING, TAKEN, getcurrent, greenlet
@@ -276,34 +268,21 @@ def hub(kind):
     HubLink = kind
     HUB, RECEIVER = slot(kind, '_hub'), slot(kind, '_receiver')
     READING, TAKEN = slot(kind, '_reading'), slot(kind, '_taken')
-    long_receive, long_send, long_reading = kind.receive, kind.send, kind._on_readable
-
-    def receive(link, timeout):
-        message = receive_in_hub(link, timeout)
-        return long_receive(link, timeout) if message is None else message
-
-    def send(link, int opcode, payload, timeout):
-        cdef Put put = NOTHING
-        if isinstance(link, HubLink) and is_home(link):
-            put = put_at_once(link, opcode, payload)
-        if put is SOME:
-            put_rest(link, timeout)
-        elif put is NOTHING:
-            long_send(link, opcode, payload, timeout)
+    long_reading = kind._on_readable
 
     def _on_readable(link, *_):
         if not (isinstance(link, HubLink) and hand_over(link)):
             long_reading(link)
 
-    kind.receive, kind.send, kind._on_readable = receive, send, _on_readable
-    return kind
+    kind._on_readable = _on_readable
+    return with_short_receive(with_short_send(kind))
 
 
 # -- what has a lock --------------------------------------------------------
 
 # Of LockedLink and those below it, which are made behind this file.
 cdef:
-    object LockedLink, InjectedLink, ThreadLink
+    object LockedLink = (), InjectedLink = (), ThreadLink = ()
     Py_ssize_t LOCK, LOST, RECEIVING, WAITING
     Py_ssize_t VISITS, ADOPTED, BLOCKED
     Py_ssize_t EVENT, GREEN, PARKED, LINK_TAKEN, WANT, DEADLINE
@@ -324,19 +303,7 @@ def locked(kind):
     LockedLink = kind
     LOCK, LOST = slot(kind, '_lock'), slot(kind, '_lost')
     RECEIVING, WAITING = slot(kind, '_receiving'), slot(kind, '_waiting')
-    long_send = kind.send
-
-    def send(link, int opcode, payload, timeout):
-        cdef Put put = NOTHING
-        if isinstance(link, LockedLink):
-            put = put_with_lock(link, opcode, payload)
-        if put is SOME:
-            put_rest(link, timeout)
-        elif put is NOTHING:
-            long_send(link, opcode, payload, timeout)
-
-    kind.send = send
-    return kind
+    return with_short_send(kind)
 
 
 # -- threads ----------------------------------------------------------------
@@ -397,8 +364,11 @@ cdef object come_back(object link, came):
     return came
 
 
-cdef object wait_in_recv(object link, CompiledDecoder decoder):
+cdef object wait_in_recv(object link):
     """Wait for a message; None: look what there is."""
+    cdef CompiledDecoder decoder = begin_to_wait(link)
+    if decoder is None:
+        return None
     try:
         try:
             came = wait_and_decode(fileno_of(link)(), decoder, READ_SIZE)
@@ -420,20 +390,7 @@ def threads(kind):
     ThreadLink = kind
     VISITS, ADOPTED = slot(kind, '_visits'), slot(kind, '_adopted')
     BLOCKED = slot(kind, '_blocked')
-    long_receive = kind.receive
-
-    def receive(link, timeout):
-        if isinstance(link, ThreadLink):
-            set_slot(link, HANDING, False)
-            decoder = begin_to_wait(link) if timeout is None else None
-            if decoder is not None:
-                message = wait_in_recv(link, decoder)
-                if message is not None:
-                    return message
-        return long_receive(link, timeout)
-
-    kind.receive = receive
-    return kind
+    return with_short_receive(kind)
 
 
 # -- injected classes -------------------------------------------------------
@@ -484,6 +441,8 @@ cdef bint park(object link) except -1:
 
 cdef object wait_parked(object link):
     """Wait for what ``pass_on`` hands over; None: look what there is."""
+    if not park(link):
+        return None
     try:
         get(link, EVENT).wait(None)
     finally:
@@ -524,26 +483,68 @@ def injected(kind):
     EVENT, GREEN, PARKED = slot(kind, 'event'), slot(kind, '_green'), slot(kind, '_parked')
     LINK_TAKEN = slot(kind, '_taken')
     WANT, DEADLINE = slot(kind, '_want'), slot(kind, '_deadline')
-    long_receive, long_look = kind.receive, kind._look
-
-    def receive(link, timeout):
-        if isinstance(link, InjectedLink):
-            set_slot(link, HANDING, False)
-            if timeout is None and park(link):
-                message = wait_parked(link)
-                if message is not None:
-                    return message
-        return long_receive(link, timeout)
+    long_look = kind._look
 
     def _look(link, selector):
         if not (isinstance(link, InjectedLink) and look_for_messages(link, selector)):
             long_look(link, selector)
 
-    kind.receive, kind._look = receive, _look
+    kind._look = _look
+    return with_short_receive(kind)
+
+
+# -- send and receive ---------------------------------------------------------
+
+cdef Put short_put(object link, int opcode, payload) except *:
+    if isinstance(link, HubLink):
+        return put_at_once(link, opcode, payload) if is_home(link) else NOTHING
+    if isinstance(link, LockedLink):
+        return put_with_lock(link, opcode, payload)
+    return NOTHING
+
+
+def with_short_send(kind):
+    """Let a class of links send in the short way."""
+    long_send = kind.send
+
+    def send(link, int opcode, payload, timeout):
+        cdef Put put = short_put(link, opcode, payload)
+        if put is SOME:
+            put_rest(link, timeout)
+        elif put is NOTHING:
+            long_send(link, opcode, payload, timeout)
+
+    kind.send = send
     return kind
 
 
-# -- for message in ws ------------------------------------------------------
+cdef object short_receive(object link, timeout):
+    """A message; None: go the long way."""
+    if not isinstance(link, Link):
+        return None
+    set_slot(link, HANDING, False)
+    if timeout is not None:
+        return None
+    if isinstance(link, HubLink):
+        return wait_in_peace(link) if is_home(link) else None
+    if isinstance(link, ThreadLink):
+        return wait_in_recv(link)
+    if isinstance(link, InjectedLink):
+        return wait_parked(link)
+    return None
+
+
+def with_short_receive(kind):
+    """Let a class of links receive in the short way."""
+    long_receive = kind.receive
+
+    def receive(link, timeout):
+        message = short_receive(link, timeout)
+        return long_receive(link, timeout) if message is None else message
+
+    kind.receive = receive
+    return kind
+
 
 cdef class Messages:
     """See ``express.Messages``; ``Base.receive`` is part of it."""
@@ -559,7 +560,7 @@ cdef class Messages:
 
     def __next__(self):
         try:
-            message = receive_in_hub(self._link, None)
+            message = short_receive(self._link, None)
             return self._link.receive(None) if message is None else message
         except ConnectionClosed:
             pass
