@@ -2,21 +2,24 @@
 """The ways of ``express.py`` in C, for asyncio."""
 
 from .._codec cimport CompiledDecoder
+from ._pump cimport decoded
 from ._express cimport ALL, NOTHING, SOME, Put, direct, put_at_once
 from ._slots cimport SLOT, get, is_none, is_set, set_slot, slot
 
 from asyncio import CancelledError, current_task
 
 from ..errors import ConnectionClosed
-from ..protocol import OPEN, Protocol
+from ..protocol import MAX_APPETITE, OPEN, Protocol
 from .link import Link
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.memoryview cimport PyMemoryView_GET_BUFFER
 from cpython.object cimport PyObject
 
 cdef:
     Py_ssize_t WIRE = slot(Link, 'wire')
     Py_ssize_t PROTOCOL = slot(Link, 'protocol')
+    Py_ssize_t FINISHED = slot(Link, 'finished')
 
     Py_ssize_t STATE = slot(Protocol, 'state')
     Py_ssize_t MESSAGES = slot(Protocol, 'messages')
@@ -27,7 +30,8 @@ cdef:
 
     # Of AioLink, which is made behind this file.
     object AioLink
-    Py_ssize_t RECEIVER, READING, LOOP
+    Py_ssize_t RECEIVER, READING, LOOP, ROOM, USUAL_ROOM, ROOM_SIZE
+    object USUAL = MAX_APPETITE
 
 
 cdef class NextMessage:
@@ -175,22 +179,6 @@ cdef NextMessage next_message(link, long_receive, bint iterating):
     return wait
 
 
-cdef object message_of(object link, bytes data):
-    """The message that these bytes are; None where they are something else."""
-    cdef CompiledDecoder decoder
-    protocol = get(link, PROTOCOL)
-    decoder = direct(protocol)
-    if decoder is None:
-        return None
-    message = decoder.message_in(
-        <const unsigned char *>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data)
-    )
-    if message is not None:
-        set_slot(protocol, HEARD, True)
-        set_slot(protocol, ANSWERING, True)
-    return message
-
-
 cdef object message_made(object link):
     """The message, of several frames, or compressed, that is complete now and that
     nothing stands behind but perhaps other messages; else None."""
@@ -204,35 +192,82 @@ cdef object message_made(object link):
     return None
 
 
-def aio(kind):
-    """See ``express.aio``."""
-    global AioLink, RECEIVER, READING, LOOP
-    AioLink = kind
-    RECEIVER, READING = slot(kind, '_receiver'), slot(kind, '_reading')
-    LOOP = slot(kind, '_loop')
-    long_receive, long_send, long_data = kind.receive, kind.send, kind.data_received
+cdef const unsigned char *room_of(object link) except NULL:
+    return <const unsigned char *>PyMemoryView_GET_BUFFER(get(link, ROOM)).buf
 
-    def data_received(link, data):
-        cdef NextMessage wait
-        receiver = get(link, RECEIVER) if isinstance(link, AioLink) else None
-        if type(receiver) is not NextMessage or type(data) is not bytes:
-            long_data(link, data)
-            return
-        wait = receiver
+
+cdef bint hand_in(object link, const unsigned char *start, Py_ssize_t size) except -1:
+    """Take what has come: a message goes to the task that waits.
+
+    :returns: False where there is something before it.
+    """
+    cdef NextMessage wait = None
+    cdef CompiledDecoder decoder = direct(get(link, PROTOCOL))
+    if decoder is None or is_set(link, FINISHED) or not size:
+        return False
+    if type(get(link, RECEIVER)) is NextMessage:
+        wait = <NextMessage>get(link, RECEIVER)
         if wait._done:
-            long_data(link, data)
-            return
-        message = message_of(link, data)
-        if message is not None:
-            wait.come(message)
-            return
-        wait._held = True
+            wait = None
+    came = decoded(decoder, start, size)
+    if type(came) is list or get(link, ROOM_SIZE) != USUAL:
         try:
-            long_data(link, data)
+            return give(link, wait, came)
         finally:
+            link._measure(size)
+    if wait is None:
+        give(link, wait, came)
+    else:
+        protocol = get(link, PROTOCOL)
+        set_slot(protocol, HEARD, True)
+        set_slot(protocol, ANSWERING, True)
+        wait.come(came)
+    return True
+
+
+cdef bint give(object link, NextMessage wait, came) except -1:
+    """Take what has come by the way that all things go."""
+    if wait is not None:
+        wait._held = True
+    try:
+        link._take_in(came)
+        link._after()
+    finally:
+        if wait is not None:
             wait._held = False
             if wait._done:
                 wait.come(None if wait._cancelled else message_made(link))
+    return True
+
+
+def aio(kind):
+    """See ``express.aio``."""
+    global AioLink, RECEIVER, READING, LOOP, ROOM, USUAL_ROOM, ROOM_SIZE
+    AioLink = kind
+    RECEIVER, READING = slot(kind, '_receiver'), slot(kind, '_reading')
+    LOOP = slot(kind, '_loop')
+    ROOM, USUAL_ROOM = slot(kind, '_room'), slot(kind, '_usual_room')
+    ROOM_SIZE = slot(kind, '_room_size')
+    long_receive, long_send = kind.receive, kind.send
+    long_get, long_updated, long_data = (
+        kind.get_buffer, kind.buffer_updated, kind.data_received
+    )
+
+    def get_buffer(link, sizehint):
+        if isinstance(link, AioLink) and get(link, ROOM_SIZE) == USUAL:
+            return get(link, USUAL_ROOM)
+        return long_get(link, sizehint)
+
+    def buffer_updated(link, Py_ssize_t nbytes):
+        if not (isinstance(link, AioLink) and hand_in(link, room_of(link), nbytes)):
+            long_updated(link, nbytes)
+
+    def data_received(link, data):
+        if not (
+            isinstance(link, AioLink) and type(data) is bytes
+            and hand_in(link, <unsigned char *>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
+        ):
+            long_data(link, data)
 
     def receive(link, timeout):
         if timeout is None and isinstance(link, AioLink) and is_quiet(link):
@@ -256,4 +291,5 @@ def aio(kind):
 
     kind.receive, kind.iterate = receive, iterate
     kind.send, kind.data_received = send, data_received
+    kind.get_buffer, kind.buffer_updated = get_buffer, buffer_updated
     return kind

@@ -7,6 +7,7 @@ cdef enum:
     LONG = 1 << 15  # bytes whose writing others need not wait for
 
 
+cdef object decoded(CompiledDecoder decoder, const unsigned char *data, Py_ssize_t size)
 cdef object take(int fd, CompiledDecoder decoder, Py_ssize_t size)
 cdef object wait_and_decode(int fd, CompiledDecoder decoder, Py_ssize_t size)
 cdef Py_ssize_t send_frame(int fd, bytes frame) noexcept

@@ -5,7 +5,8 @@ The transport is a wire of a peculiar kind:
 * it takes any write whole, so a frame is never torn.  With a high-water mark
   of 0 it says at once whether TCP has taken all of it, and until it has, it
   counts as full: frames queue up in the link, in their order;
-* it pushes what arrives, so there is nothing to pull;
+* it pushes what arrives, so there is nothing to pull.  It reads into the room of
+  its loop, so that nothing is allocated for what may come;
 * it cannot close TLS one way: closed, it resets a peer that is still sending,
   who may then never read our Close.  So the close_notify is sent past it.
 
@@ -22,6 +23,7 @@ import ssl
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from typing import Any, cast
+from weakref import WeakKeyDictionary
 
 from ..inbox import Message
 from ..protocol import ENDING, MAX_APPETITE, Protocol
@@ -34,9 +36,23 @@ _SelectorTransport: Any = getattr(
     asyncio.selector_events, '_SelectorSocketTransport', None
 )
 
-#: Bytes to read at once while a read leaves more behind.  Not always: memory for
-#: that many may be mapped for each read, and unmapped.
+#: Bytes to read at once while a read leaves more behind.  Not always: of tiny
+#: frames that many would take too long.
 _LARGE_READ = 4 * MAX_APPETITE
+
+#: Where each loop reads to, and the beginning of that, which is mostly enough.  One
+#: for all its connections: what came is taken out before the loop does anything else.
+_rooms: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[memoryview, memoryview]] = (
+    WeakKeyDictionary()
+)
+
+
+def _room_of(loop: asyncio.AbstractEventLoop) -> tuple[memoryview, memoryview]:
+    if loop not in _rooms:
+        whole = memoryview(bytearray(_LARGE_READ))
+        _rooms[loop] = whole, whole[:MAX_APPETITE]
+    return _rooms[loop]
+
 
 #: Messages taken in a row from the queue before other tasks get a turn.
 _TURN = 32
@@ -53,7 +69,6 @@ class TransportWire(Wire):
         self.lost = False  #: the transport is gone, and the socket with it
         self.tls = False
         self.fileno: Any = None
-        self._sized = False  # asyncio's own transport is, without TLS
         self._tls_protocol: Any = None  # asyncio's own, between transport and TCP
         self._below: Any = None  # the transport below TLS
         self._notified = False  # our close_notify is sent, and we read on
@@ -66,7 +81,6 @@ class TransportWire(Wire):
         # Before Python 3.12, one with TLS does not tell that TCP is gone.
         self._tls_protocol = getattr(transport, '_ssl_protocol', None)
         self._below = getattr(self._tls_protocol, '_transport', None)
-        self._sized = hasattr(transport, 'max_size')
         # Full is what has anything unwritten: over TLS from 1 byte on (there,
         # a mark of 0 is reached by an empty buffer).
         transport.set_write_buffer_limits(high=int(self.tls), low=0)
@@ -105,12 +119,6 @@ class TransportWire(Wire):
         if not self.closing and transport.is_reading() != wanted:
             (transport.resume_reading if wanted else transport.pause_reading)()
 
-    def read_at_most(self, size: int) -> None:
-        """Have the transport read that much at once, where it can be told."""
-        transport: Any = self.transport
-        if self._sized and transport.max_size != size:
-            transport.max_size = size
-
     def shutdown_write(self) -> None:
         if self.transport.can_write_eof():
             with suppress(OSError):
@@ -144,7 +152,7 @@ class TransportWire(Wire):
 
 
 @express.aio
-class AioLink(Link, asyncio.Protocol):
+class AioLink(Link, asyncio.BufferedProtocol):
     """A link on an asyncio transport, and the protocol of that transport.
 
     :param protocol: the connection's state; its clock is ``loop.time``.
@@ -156,6 +164,9 @@ class AioLink(Link, asyncio.Protocol):
         '_loop',
         '_reading',
         '_receiver',
+        '_room',
+        '_room_size',
+        '_usual_room',
         '_taken',
         '_timer',
         '_turn',
@@ -169,6 +180,8 @@ class AioLink(Link, asyncio.Protocol):
         super().__init__(TransportWire(), protocol, loop.time)
         self.on_lost: Callable[[BaseException | None], None] | None = None
         self._loop = loop
+        self._room, self._usual_room = _room_of(loop)
+        self._room_size = MAX_APPETITE  #: bytes to read at once
         self._timer: asyncio.TimerHandle | None = None
         self._armed: float | None = None
         self._taken = 0  # bytes, of those in _sent, that TCP has taken
@@ -184,21 +197,31 @@ class AioLink(Link, asyncio.Protocol):
         self._reading = self.wire.transport.is_reading()
         self._settle()
 
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._room[: self._room_size]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.data_received(bytes(self._room[:nbytes]))
+
     def data_received(self, data: bytes) -> None:
-        appetite = self.protocol.appetite
-        more = len(data) >= appetite == MAX_APPETITE
-        self.wire.read_at_most(_LARGE_READ if more else appetite)
+        """Take what has come: in the room, or behind the request."""
         receiver = self._receiver
         if receiver is None or receiver.done():
             if not self.finished:
                 self.protocol.feed(data)
                 self._after()
-            return
-        message = self.protocol.deliver(data)
-        if message is None:
-            self._after()
         else:
-            receiver.set_result(message)
+            message = self.protocol.deliver(data)
+            if message is None:
+                self._after()
+            else:
+                receiver.set_result(message)
+        self._measure(len(data))
+
+    def _measure(self, size: int) -> None:
+        """Decide how much to read next, now that so much has come."""
+        appetite = self.protocol.appetite
+        self._room_size = _LARGE_READ if size >= appetite == MAX_APPETITE else appetite
 
     def eof_received(self) -> bool:
         if not self.finished:
@@ -247,7 +270,6 @@ class AioLink(Link, asyncio.Protocol):
         if read != self._reading:
             self._reading = read
             self.wire.read(read)
-        self.wire.read_at_most(self.protocol.appetite)
 
     def _arm(self, deadline: float | None) -> None:
         if deadline == self._armed:

@@ -44,7 +44,7 @@ def injected(kind: _Kind) -> _Kind:
 
 
 def aio(kind: _Kind) -> _Kind:
-    """For ``AioLink``: its ``receive``, ``iterate``, ``send`` and ``data_received``."""
+    """For ``AioLink``: its ``receive``, ``iterate``, ``send``, and how it takes in."""
     if NAME == 'compiled':
         with suppress(ImportError):
             from . import _express_aio  # not before it is needed: it imports asyncio

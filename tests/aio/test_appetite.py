@@ -19,26 +19,27 @@ async def test_less_is_read_at_once_from_who_sends_tiny_frames():
     sizes = []
 
     class Recording(AioLink):
-        def data_received(self, data):
-            sizes.append(len(data))
-            super().data_received(data)
+        def buffer_updated(self, nbytes):
+            sizes.append(nbytes)
+            super().buffer_updated(nbytes)
 
     link = Recording(Protocol(False, loop.time), loop)
-    transport, _ = await loop.connect_accepted_socket(lambda: link, ours)
-    usual = transport.max_size
+    await loop.connect_accepted_socket(lambda: link, ours)
+    assert len(link.get_buffer(-1)) == MAX_APPETITE
     theirs.setblocking(False)
     await loop.sock_sendall(theirs, PINGS)
     while sum(sizes) < len(PINGS):
         await asyncio.sleep(0)
-    assert transport.max_size < 4096 < usual
+    assert len(link.get_buffer(-1)) < 4096
     sending = asyncio.ensure_future(loop.sock_sendall(theirs, LARGE))
     assert await link.receive(5) == bytes(1 << 20)
+    assert max(sizes) > MAX_APPETITE
     await sending
     await loop.sock_sendall(theirs, SMALL)
     while not link.protocol.messages:
         await asyncio.sleep(0)
     assert await link.receive(5) == b''
-    assert transport.max_size == MAX_APPETITE
+    assert len(link.get_buffer(-1)) == MAX_APPETITE
     link.give_up()
     await link.join(5)
     theirs.close()
