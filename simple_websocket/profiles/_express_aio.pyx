@@ -210,22 +210,19 @@ cdef bint hand_in(object link, const unsigned char *start, Py_ssize_t size) exce
         if wait._done:
             wait = None
     came = decoded(decoder, start, size)
-    if type(came) is list or get(link, ROOM_SIZE) != USUAL:
-        try:
-            return give(link, wait, came)
-        finally:
-            link._measure(size)
-    if wait is None:
+    if wait is None or type(came) is list:
         give(link, wait, came)
     else:
         protocol = get(link, PROTOCOL)
         set_slot(protocol, HEARD, True)
         set_slot(protocol, ANSWERING, True)
         wait.come(came)
+    if type(came) is list or get(link, ROOM_SIZE) != USUAL:
+        link._measure(size)
     return True
 
 
-cdef bint give(object link, NextMessage wait, came) except -1:
+cdef int give(object link, NextMessage wait, came) except -1:
     """Take what has come by the way that all things go."""
     if wait is not None:
         wait._held = True
@@ -237,7 +234,6 @@ cdef bint give(object link, NextMessage wait, came) except -1:
             wait._held = False
             if wait._done:
                 wait.come(None if wait._cancelled else message_made(link))
-    return True
 
 
 def aio(kind):
