@@ -137,6 +137,23 @@ def test_closing_over_tls(tls_end, world):
         peer.expect_eof()
 
 
+@pytest.mark.only('gevent')
+def test_gevent_may_wonder_about_its_socket_behind_the_close_notify(tls_end):
+    """On some versions of CPython its unwrap() gets the socket back from OpenSSL, and
+    asserts that it is its own, which a host's has not any more."""
+    ws, peer = tls_end()
+    wire = ws._link.wire
+
+    def wondering(sock):
+        raise AssertionError
+
+    wire._unwrap = wondering
+    wire.shutdown_write()
+    assert wire._unwrap is None
+    peer.expect_eof()
+    ws._link.give_up()
+
+
 def test_a_receiver_is_released_by_a_close_over_tls(tls_end, world):  # A5
     ws, peer = tls_end(close_timeout=3)
     receiver = world.spawn(lambda: pytest.raises(ConnectionClosed, ws.receive))
