@@ -316,10 +316,10 @@ class ThreadLink(LockedLink):
         if self._blocked and self._waker is not None and self._ready():
             self._waker.wake()
         elif self._blocked and closing and not self.finished:
-            if self.protocol.state == CLOSING:
-                self._release_at = self.now() + SILENCE
-            else:
+            if self.protocol.state != CLOSING:
                 self._release_receiver()
+            elif self._release_at is None:
+                self._release_at = self.now() + SILENCE
 
     def _release_receiver(self) -> None:
         self._release_at = None

@@ -180,6 +180,22 @@ def test_setting_the_event_of_a_connection_that_polls_is_harmless(world):
     ws._link.abandon()
 
 
+def test_nothing_puts_off_the_release_of_a_receiver(world, monkeypatch):
+    monkeypatch.setattr(threads, 'SILENCE', 60)
+    ws, peer = accepted(world)
+    task = receiving(world, ws)
+    closing = world.spawn(ws.close, 4000)
+    peer.expect_close(4000)
+    world.wait_until(lambda: ws._link._release_at)
+    release_at = ws._link._release_at
+    ws._link._guarded(ws._link._notify)
+    assert ws._link._release_at == release_at
+    peer.send(peer.close_frame(4000))
+    closing.join()
+    assert task.join() == 4000
+    peer.expect_eof()
+
+
 # How much is read
 
 
