@@ -95,8 +95,15 @@ def measure(profile: str, count: int, core: int) -> dict:
             send(FRAME)
 
     ways = {'broadcast': lambda: broadcast(connections, TEXT), 'bare': bare}
-    spent = dict.fromkeys(ways, 0.0)
-    seconds = dict.fromkeys(ways, 0.0)
+    result = {
+        name: {
+            'server_cpu': 0.0,
+            'count': ROUNDS * count,
+            'seconds': 0.0,
+            'connections': count,
+        }
+        for name in ways
+    }
     for way in ways.values():
         _cpu(way, pause)
         _cpu(way, pause)
@@ -104,16 +111,8 @@ def measure(profile: str, count: int, core: int) -> dict:
     for _ in range(ROUNDS):
         for name, way in ways.items():
             began = time.monotonic()
-            spent[name] += _cpu(way, pause)
-            seconds[name] += time.monotonic() - began
-    result: dict = {'connections': count}
-    for name in ways:
-        result[name] = {
-            'server_cpu': spent[name],
-            'count': ROUNDS * count,
-            'seconds': seconds[name],
-            'connections': count,
-        }
+            result[name]['server_cpu'] += _cpu(way, pause)
+            result[name]['seconds'] += time.monotonic() - began
     os.kill(child, 15)
     os.waitpid(child, 0)
     return result
