@@ -15,7 +15,7 @@ from setuptools.command.build_ext import build_ext
 
 SOURCES = {'simple_websocket._codec': 'simple_websocket/_codec.pyx'}
 if sys.platform != 'win32':
-    for name in ('_pump', '_express', '_express_many', '_express_aio'):
+    for name in ('_lock', '_pump', '_express', '_express_many', '_express_aio'):
         SOURCES[f'simple_websocket.profiles.{name}'] = f'simple_websocket/profiles/{name}.pyx'
 
 

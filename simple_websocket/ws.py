@@ -80,6 +80,7 @@ class _Thread:
         return not self._link.finished
 
 
+@express.connection
 class Base(Connection):
     """What the two ends have in common; made by ``Server`` and ``Client``."""
 

@@ -8,12 +8,16 @@ but where a call says so: no signal handler, no other greenlet, no other thread.
 """
 
 from .._codec cimport CompiledDecoder
+from ._lock cimport StepLock
 from ._pump cimport put_payload, take, wait_and_decode
 from ._slots cimport SLOT, get, is_none, is_set, set_slot, slot
 
-from functools import partial
+from functools import partial, wraps
+from types import NoneType
 
+from ..codec import BINARY as _BINARY, TEXT as _TEXT
 from ..errors import ConnectionClosed, SimpleWebsocketError
+from ..options import check_timeout
 from ..protocol import ENDING as _ENDING, OPEN as _OPEN, Protocol
 from .link import READ_SIZE as _READ_SIZE, Link
 from .pump import END
@@ -22,13 +26,15 @@ from .wire import Wire
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.long cimport PyLong_AsLong, PyLong_AsSsize_t
-from cpython.object cimport PyObject
+from cpython.object cimport PyObject, PyTypeObject
 
 cdef extern from "Python.h":
     const char *PyUnicode_AsUTF8AndSize(object, Py_ssize_t *) except NULL
     unsigned long PyThread_get_thread_ident()
+    bint PyObject_TypeCheck(object, PyTypeObject *)
 
 cdef long ENDING = _ENDING
+cdef int TEXT = _TEXT, BINARY = _BINARY
 cdef Py_ssize_t READ_SIZE = _READ_SIZE
 assert _OPEN == 0
 
@@ -62,7 +68,7 @@ cdef:
 
     # Of HubLink, which is made behind this file.
     Py_ssize_t HUB, RECEIVER, READING, TAKEN
-    object HubLink = (), getcurrent, greenlet  # () has no instances
+    object HubLink = NoneType, getcurrent, greenlet  # None is no link
 
 
 cdef CompiledDecoder direct(object protocol):
@@ -83,10 +89,15 @@ cdef inline bint is_home(object link) except -1:
     return home == PyThread_get_thread_ident()
 
 
+cdef inline bint is_a(object what, object kind) noexcept:
+    """isinstance, where no class says anything about it itself."""
+    return PyObject_TypeCheck(what, <PyTypeObject *>kind)
+
+
 cdef object fileno_of(object link):
     """``wire.fileno``: None where recv and send are more than system calls."""
     wire = get(link, WIRE)
-    return get(wire, FILENO) if isinstance(wire, Wire) else None
+    return get(wire, FILENO) if is_a(wire, Wire) else None
 
 
 cdef int leave_step(object link) except -1:
@@ -271,30 +282,38 @@ def hub(kind):
     long_reading = kind._on_readable
 
     def _on_readable(link, *_):
-        if not (isinstance(link, HubLink) and hand_over(link)):
+        if not (is_a(link, HubLink) and hand_over(link)):
             long_reading(link)
 
     kind._on_readable = _on_readable
-    return with_short_receive(with_short_send(kind))
+    return kind
 
 
 # -- what has a lock --------------------------------------------------------
 
 # Of LockedLink and those below it, which are made behind this file.
 cdef:
-    object LockedLink = (), InjectedLink = (), ThreadLink = ()
+    object LockedLink = NoneType, InjectedLink = NoneType, ThreadLink = NoneType
     Py_ssize_t LOCK, LOST, RECEIVING, WAITING
     Py_ssize_t VISITS, ADOPTED, BLOCKED
     Py_ssize_t EVENT, GREEN, PARKED, LINK_TAKEN, WANT, DEADLINE
 
 
-cdef Put put_with_lock(object link, int opcode, payload) except *:
+cdef StepLock lock_of(object link):
+    """None where it is something else than ours."""
     lock = get(link, LOCK)
-    lock.acquire()
+    return lock if type(lock) is StepLock else None
+
+
+cdef Put put_with_lock(object link, int opcode, payload) except *:
+    cdef StepLock lock = lock_of(link)
+    if lock is None:
+        return NOTHING
+    lock.take()
     try:
         return NOTHING if is_set(link, LOST) else put_at_once(link, opcode, payload)
     finally:
-        lock.release()
+        lock.give_back()
 
 
 def locked(kind):
@@ -303,7 +322,7 @@ def locked(kind):
     LockedLink = kind
     LOCK, LOST = slot(kind, '_lock'), slot(kind, '_lost')
     RECEIVING, WAITING = slot(kind, '_receiving'), slot(kind, '_waiting')
-    return with_short_send(kind)
+    return kind
 
 
 # -- threads ----------------------------------------------------------------
@@ -314,8 +333,10 @@ cdef object begin_to_wait(object link):
     :returns: the decoder, or None.
     """
     cdef CompiledDecoder decoder
-    lock = get(link, LOCK)
-    lock.acquire()
+    cdef StepLock lock = lock_of(link)
+    if lock is None:
+        return None
+    lock.take()
     try:
         decoder = may_wait(link)
         if (
@@ -330,15 +351,16 @@ cdef object begin_to_wait(object link):
         set_slot(link, BLOCKED, True)
         return decoder
     finally:
-        lock.release()
+        lock.give_back()
 
 
 cdef object come_back(object link, came):
     """Behind the wait: a message that came in one piece; else None, and what came
     is where all else goes."""
-    protocol, lock = get(link, PROTOCOL), get(link, LOCK)
+    cdef StepLock lock = get(link, LOCK)
+    protocol = get(link, PROTOCOL)
     try:
-        lock.acquire()
+        lock.take()
     except BaseException:
         if type(came) is not bytearray or came:
             link._guarded(partial(link._take_in, came))
@@ -358,7 +380,7 @@ cdef object come_back(object link, came):
         link._guarded(link._poison)
         raise
     finally:
-        lock.release()
+        lock.give_back()
     if came is not None:
         hand_out(link, came)
     return came
@@ -390,7 +412,7 @@ def threads(kind):
     ThreadLink = kind
     VISITS, ADOPTED = slot(kind, '_visits'), slot(kind, '_adopted')
     BLOCKED = slot(kind, '_blocked')
-    return with_short_receive(kind)
+    return kind
 
 
 # -- injected classes -------------------------------------------------------
@@ -400,8 +422,10 @@ cdef bint pass_on(object link) except -1:
 
     :returns: False where something is before what would be read.
     """
-    lock = get(link, LOCK)
-    lock.acquire()
+    cdef StepLock lock = lock_of(link)
+    if lock is None:
+        return False
+    lock.take()
     try:
         decoder = may_take(link) if is_set(link, PARKED) else None
         if decoder is None:
@@ -412,15 +436,17 @@ cdef bint pass_on(object link) except -1:
         set_slot(link, PARKED, False)
         set_slot(link, HANDED, came)
     finally:
-        lock.release()
+        lock.give_back()
     get(link, EVENT).set()
     return True
 
 
 cdef bint park(object link) except -1:
     """Be the receiver that ``pass_on`` knows, if nothing is before it."""
-    lock = get(link, LOCK)
-    lock.acquire()
+    cdef StepLock lock = lock_of(link)
+    if lock is None:
+        return False
+    lock.take()
     try:
         if is_set(link, RECEIVING) or (is_set(link, GREEN) and not is_home(link)):
             return False
@@ -436,7 +462,7 @@ cdef bint park(object link) except -1:
         set_slot(get(link, PROTOCOL), ANSWERING, False)
         return True
     finally:
-        lock.release()
+        lock.give_back()
 
 
 cdef object wait_parked(object link):
@@ -486,63 +512,74 @@ def injected(kind):
     long_look = kind._look
 
     def _look(link, selector):
-        if not (isinstance(link, InjectedLink) and look_for_messages(link, selector)):
+        if not (is_a(link, InjectedLink) and look_for_messages(link, selector)):
             long_look(link, selector)
 
     kind._look = _look
-    return with_short_receive(kind)
+    return kind
 
 
 # -- send and receive ---------------------------------------------------------
 
 cdef Put short_put(object link, int opcode, payload) except *:
-    if isinstance(link, HubLink):
+    if is_a(link, HubLink):
         return put_at_once(link, opcode, payload) if is_home(link) else NOTHING
-    if isinstance(link, LockedLink):
+    if is_a(link, LockedLink):
         return put_with_lock(link, opcode, payload)
     return NOTHING
 
 
-def with_short_send(kind):
-    """Let a class of links send in the short way."""
-    long_send = kind.send
-
-    def send(link, int opcode, payload, timeout):
-        cdef Put put = short_put(link, opcode, payload)
-        if put is SOME:
-            put_rest(link, timeout)
-        elif put is NOTHING:
-            long_send(link, opcode, payload, timeout)
-
-    kind.send = send
-    return kind
-
-
 cdef object short_receive(object link, timeout):
     """A message; None: go the long way."""
-    if not isinstance(link, Link):
+    if not is_a(link, Link):
         return None
     set_slot(link, HANDING, False)
     if timeout is not None:
         return None
-    if isinstance(link, HubLink):
+    if is_a(link, HubLink):
         return wait_in_peace(link) if is_home(link) else None
-    if isinstance(link, ThreadLink):
+    if is_a(link, ThreadLink):
         return wait_in_recv(link)
-    if isinstance(link, InjectedLink):
+    if is_a(link, InjectedLink):
         return wait_parked(link)
     return None
 
 
-def with_short_receive(kind):
-    """Let a class of links receive in the short way."""
-    long_receive = kind.receive
+cdef object long_send, long_receive  # of ``Base``
 
-    def receive(link, timeout):
+
+def send(self, data, timeout=None):
+    cdef Put put = NOTHING
+    if timeout is not None:
+        check_timeout(timeout)
+    link = self._link
+    if type(data) is str:
+        put = short_put(link, TEXT, data)
+    elif type(data) is bytes:
+        put = short_put(link, BINARY, data)
+    if put is SOME:
+        put_rest(link, timeout)
+    elif put is NOTHING:
+        long_send(self, data, timeout)
+
+
+def receive(self, timeout=None):
+    link = self._link
+    try:
         message = short_receive(link, timeout)
-        return long_receive(link, timeout) if message is None else message
+    except SimpleWebsocketError:
+        raise
+    except BaseException:
+        link.interrupted()
+        raise
+    return long_receive(self, timeout) if message is None else message
 
-    kind.receive = receive
+
+def connection(kind):
+    """See ``express.connection``."""
+    global long_send, long_receive
+    long_send, long_receive = kind.send, kind.receive
+    kind.send, kind.receive = wraps(long_send)(send), wraps(long_receive)(receive)
     return kind
 
 

@@ -1,21 +1,23 @@
 """Short ways for messages that nothing is in the way of.
 
 Most messages come in one piece while somebody waits for them, and leave in one
-write that TCP takes whole.  A decorator here gives a class of links methods in
-C (``_express*.pyx``) that see whether this is such a message, and do all that it
+write that TCP takes whole.  A decorator here gives a class methods in C
+(``_express*.pyx``) that see whether this is such a message, and do all that it
 needs; for any other they call the method of the class that has their name.  So
-what is said there is what happens, and these only make it short.
+what is said there is what happens, and these only make it short.  Those of a
+connection do so for its link, of which its decorator tells what they look at.
 
 Where the compiled codec is not, nothing changes.
 """
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..codec import NAME
 from ..errors import ConnectionClosed
+from .originals import builtin
 
 if TYPE_CHECKING:
     from .link import Link
@@ -23,23 +25,34 @@ if TYPE_CHECKING:
 _Kind = TypeVar('_Kind', bound=type)
 
 
+def connection(kind: _Kind) -> _Kind:
+    """For ``Base``: its ``receive`` and ``send``."""
+    return kind
+
+
 def hub(kind: _Kind) -> _Kind:
-    """For ``HubLink``: its ``receive``, ``send`` and ``_on_readable``."""
+    """For ``HubLink``: how it waits and sends, and its ``_on_readable``."""
     return kind
 
 
 def locked(kind: _Kind) -> _Kind:
-    """For ``LockedLink``: its ``send``."""
+    """For ``LockedLink``: how it sends."""
     return kind
 
 
+def new_lock() -> AbstractContextManager[Any]:
+    """A reentrant lock for OS threads, in any process; see ``locked.py``."""
+    lock: AbstractContextManager[Any] = builtin('_thread', 'RLock')()
+    return lock
+
+
 def threads(kind: _Kind) -> _Kind:
-    """For ``ThreadLink``: its ``receive``."""
+    """For ``ThreadLink``: how it waits."""
     return kind
 
 
 def injected(kind: _Kind) -> _Kind:
-    """For ``InjectedLink``: its ``receive`` and ``_look``."""
+    """For ``InjectedLink``: how it waits, and its ``_look``."""
     return kind
 
 
@@ -93,9 +106,10 @@ AnyMessages = Messages  #: for a ``receive()`` of any kind
 
 if NAME == 'compiled':
     with suppress(ImportError):  # no Unix
-        from . import _express, _express_many
+        from . import _express, _express_many, _lock
 
-        hub, locked = _express.hub, _express.locked
+        new_lock = _lock.StepLock
+        connection, hub, locked = _express.connection, _express.hub, _express.locked
         threads, injected = _express.threads, _express.injected
         Messages = _express.Messages  # type: ignore[misc,assignment]
         put_to_many = _express_many.put_to_many

@@ -24,7 +24,6 @@ from ..errors import ConnectionClosed
 from ..protocol import ENDED, Protocol
 from . import express
 from .link import Link, Payload
-from .originals import builtin
 from .wire import Wire
 
 
@@ -36,7 +35,7 @@ class LockedLink(Link):
 
     def __init__(self, wire: Wire, protocol: Protocol, now: Callable[[], float]) -> None:
         super().__init__(wire, protocol, now)
-        self._lock = builtin('_thread', 'RLock')()
+        self._lock = express.new_lock()
         self._waiting = 0
         self._receiving = False
         self._lost = False  #: TCP takes nothing more, and the receiver will see why
@@ -107,7 +106,7 @@ class LockedLink(Link):
 
     def _orphan(self) -> None:
         # A thread that the child does not have may have held it.
-        self._lock = builtin('_thread', 'RLock')()
+        self._lock = express.new_lock()
         self._inside = False
         super()._orphan()
 
