@@ -125,6 +125,7 @@ def test_a_condition_of_somebody_else_is_refused(kind):
 def test_a_signal_handler_that_raises_ends_the_wait(kind):
     lock = kind()
     held, raised = threading.Event(), threading.Event()
+    waiting = False
 
     def hold():
         with lock:
@@ -136,18 +137,23 @@ def test_a_signal_handler_that_raises_ends_the_wait(kind):
                     return
 
     def interrupt(*_):
-        if held.is_set() and not raised.is_set():
+        nonlocal waiting
+        if waiting:
+            waiting = False
             raised.set()
             raise InterruptedError
 
     before = signal.signal(signal.SIGUSR1, interrupt)
     thread = threading.Thread(target=hold, daemon=True)
-    thread.start()
     try:
+        thread.start()
+        assert held.wait(LIMIT)
         with pytest.raises(InterruptedError):
-            assert held.wait(LIMIT)
+            waiting = True
             lock.acquire()
+        assert raised.is_set()
     finally:
+        waiting = False
         thread.join(LIMIT)
         signal.signal(signal.SIGUSR1, before)
     in_threads(2, lambda number: take_and_give_back(lock))  # nothing of the wait is left
