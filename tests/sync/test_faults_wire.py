@@ -209,6 +209,8 @@ def test_a_ping_flood_from_a_peer_that_never_reads_takes_no_memory(end, world):
 def test_a_million_empty_messages_leave_others_served(world):
     ws, peer = accepted(world)
     other, echo = neighbour(world)
+    # A window full of messages this small takes seconds to receive.
+    peer.sock.settimeout(40)
     count = MILLION // 100
     flood = peer.frame(TEXT) * count
 
