@@ -28,7 +28,12 @@ def notice(reason: object) -> None:
 
 
 class BuildOptional(build_ext):
-    """Turns every failure to build into a notice."""
+    """Builds on all processors, and turns every failure into a notice."""
+
+    def finalize_options(self) -> None:
+        super().finalize_options()
+        if self.parallel is None:
+            self.parallel = True
 
     def build_extension(self, ext: Extension) -> None:
         if self.compiler.compiler_type == 'unix':

@@ -47,11 +47,27 @@ class Mode:
 CODEC_VARIABLE = 'SIMPLE_WEBSOCKET_CODEC'
 _EVENTLET_RUNNER = 'tests/eventlet_runner.py'
 
-# In the order in which they are started: the long ones first.
+# In the order in which they are started: the long ones first, and beside those that
+# mostly wait (live, isolated) those that compute.
 MODES = (
     Mode('live', 'tests/live', bound=300),
-    Mode('live-eventlet-gunicorn', 'tests/live_eventlet_gunicorn', 'eventlet-gunicorn'),
     Mode('isolated', 'tests/isolated'),
+    # The protocol's tests, once for each codec.  A mode that names none runs with the
+    # compiled one, where it could be built.
+    Mode(
+        'core',
+        'tests/core',
+        'bare',
+        foreign=('gevent', 'eventlet', 'greenlet'),
+        codec='wsproto',
+    ),
+    Mode(
+        'core-compiled',
+        'tests/core',
+        'bare',
+        foreign=('gevent', 'eventlet', 'greenlet'),
+        codec='compiled',
+    ),
     # Against other implementations; one of them needs node.
     Mode('interop', 'tests/interop', foreign=('gevent', 'eventlet'), bound=300),
     # Autobahn, where there is the Python 2.7 that it needs.
@@ -130,22 +146,7 @@ MODES = (
     ),
     Mode('aio', 'tests/aio', foreign=('gevent', 'eventlet')),
     Mode('aio-wsproto', 'tests/aio', foreign=('gevent', 'eventlet'), codec='wsproto'),
-    # The protocol's tests run once for each codec; the modes above run with the
-    # compiled one where it could be built, these two with wsproto.
-    Mode(
-        'core',
-        'tests/core',
-        'bare',
-        foreign=('gevent', 'eventlet', 'greenlet'),
-        codec='wsproto',
-    ),
-    Mode(
-        'core-compiled',
-        'tests/core',
-        'bare',
-        foreign=('gevent', 'eventlet', 'greenlet'),
-        codec='compiled',
-    ),
+    Mode('live-eventlet-gunicorn', 'tests/live_eventlet_gunicorn', 'eventlet-gunicorn'),
 )
 
 BY_NAME = {mode.name: mode for mode in MODES}
