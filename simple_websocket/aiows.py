@@ -89,11 +89,12 @@ class AioBase(Connection, Conversation):
             check_timeout(timeout)
         return await (self._link or self._open_link).receive(timeout)
 
-    def __anext__(self) -> Any:
-        """The next message, until the connection closes."""
-        if self._link is not None and type(self).receive is AioBase.receive:
-            return self._link.iterate() or super().__anext__()
-        return super().__anext__()
+    def __aiter__(self) -> Any:
+        """The messages, until the connection closes."""
+        kind = type(self)
+        if kind.receive is AioBase.receive and kind.__anext__ is AioBase.__anext__:
+            return self._open_link.iterate(self)
+        return self
 
     async def _close(self, reason: int | None, message: str | None, wait: bool) -> None:
         code = NORMAL_CLOSURE if reason is None else reason

@@ -6,15 +6,30 @@ from ._pump cimport decoded
 from ._express cimport ALL, NOTHING, SOME, Put, direct, put_at_once
 from ._slots cimport SLOT, get, is_none, is_set, set_slot, slot
 
-from asyncio import CancelledError, current_task
-
 from ..errors import ConnectionClosed
 from ..protocol import MAX_APPETITE, OPEN, Protocol
 from .link import Link
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.exc cimport PyErr_SetObject
 from cpython.memoryview cimport PyMemoryView_GET_BUFFER
 from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF, Py_INCREF
+
+cdef extern from "Python.h":
+    ctypedef enum PySendResult:
+        PYGEN_RETURN, PYGEN_ERROR, PYGEN_NEXT
+
+    ctypedef struct PyAsyncMethods:
+        void *am_send
+
+    ctypedef struct PyTypeObject:
+        PyAsyncMethods *tp_as_async
+        void *tp_iternext
+
+    PySendResult PyIter_Send(object, object, PyObject **) except PYGEN_ERROR
+    int PyContext_Enter(object) except -1
+    int PyContext_Exit(object) except -1
 
 cdef:
     Py_ssize_t WIRE = slot(Link, 'wire')
@@ -30,27 +45,27 @@ cdef:
 
     # Of AioLink, which is made behind this file.
     object AioLink
-    Py_ssize_t RECEIVER, READING, LOOP, ROOM, USUAL_ROOM, ROOM_SIZE
+    Py_ssize_t RECEIVER, READING, LOOP, PENDING, RUNG, ROOM, USUAL_ROOM, ROOM_SIZE
     object USUAL = MAX_APPETITE
 
 
 cdef class NextMessage:
-    """A wait for a message: what a task awaits, and the future that it waits for.
+    """A wait for a message: what a task awaits.
 
     There are no coroutines in between, each of which a message would go through.
-    Nor does a message wait for the loop's next turn: it comes in a callback of the
-    loop, and the task goes on there and then (``come``).  All else that ends the
+    Nor does a message wait for the loop's next turn.  The task waits for a future of
+    asyncio's, on which it leaves a callback; a message comes in a callback of the loop,
+    and there and then the task's is taken off that future and called (``come``).  So
+    the future is as it was, and serves for the next message.  All else that ends the
     wait is found on the long way, in the words of ``AioLink.receive``.
     """
 
     cdef object _link, _long_receive
     cdef object _long  # the long way, once it is taken
     cdef bint _iterating  # the end is a StopAsyncIteration
-    cdef bint _waiting, _done, _cancelled
+    cdef bint _waiting, _done
     cdef bint _held  # who ends the wait is in a callback that wakes the task itself
-    cdef object _message, _reason
-    cdef object _wake_up, _context  # of the task
-    cdef public object _asyncio_future_blocking
+    cdef object _message
 
     # What a task awaits.
 
@@ -61,105 +76,172 @@ cdef class NextMessage:
         return self
 
     def __next__(self):
-        if self._waiting:
-            self._leave()
-            if self._message is not None:
-                raise StopIteration(self._message)
-        elif self._long is None and is_quiet(self._link):
-            set_slot(get(self._link, PROTOCOL), ANSWERING, False)
-            set_slot(self._link, RECEIVER, self)
-            self._waiting = True
-            self._asyncio_future_blocking = True
-            return self
-        if self._long is None:
-            self._long = self._long_receive(self._link, None)
-        return self._go_on(self._long.send, (None,))
+        cdef PyObject *made = NULL
+        cdef PySendResult outcome = self.advance(&made)
+        what = <object>made
+        Py_DECREF(what)
+        if outcome == PYGEN_RETURN:
+            raise StopIteration(what)
+        return what
 
     def send(self, value):
         return next(self)
 
     def throw(self, *error):
-        if self._long is not None:
-            return self._go_on(self._long.throw, error)
-        self.close()
-        raise error[1] if len(error) > 1 and error[1] is not None else error[0]
+        if self._long is None:
+            self.close()
+            raise error[1] if len(error) > 1 and error[1] is not None else error[0]
+        try:
+            return self._long.throw(*error)
+        except ConnectionClosed:
+            self.end_iteration()
+            raise
 
     def close(self):
         if self._long is not None:
             self._long.close()
         if self._waiting:
-            self._leave()
+            self.leave()
+            set_slot(self._link, PENDING, None)  # it may be cancelled
             if self._message is not None:  # then the next receiver has it
                 self._link.protocol.input_buffer().appendleft(self._message)
 
-    cdef object _go_on(self, step, arguments):
+    cdef PySendResult advance(self, PyObject **made) except PYGEN_ERROR:
+        """Go on: begin to wait, or end it with the message, or by what happened."""
+        if self._waiting:
+            self.leave()
+            if self._message is not None:
+                return outcome(PYGEN_RETURN, self._message, made)
+        elif self._long is None and is_quiet(self._link):
+            return outcome(PYGEN_NEXT, self.begin(), made)
+        if self._long is None:
+            self._long = self._long_receive(self._link, None)
         try:
-            return step(*arguments)
+            return PyIter_Send(self._long, None, made)
         except ConnectionClosed:
-            if not self._iterating:
-                raise
-            raise StopAsyncIteration from None
+            self.end_iteration()
+            raise
 
-    cdef int _leave(self) except -1:
+    cdef object begin(self):
+        future = get(self._link, PENDING)
+        if future is None:
+            future = self.prepare()
+        future._asyncio_future_blocking = True  # says: awaited, and not merely yielded
+        set_slot(get(self._link, PROTOCOL), ANSWERING, False)
+        set_slot(self._link, RECEIVER, self)
+        self._waiting = True
+        return future
+
+    cdef object prepare(self):
+        loop = get(self._link, LOOP)
+        if is_none(self._link, RUNG):
+            rung = loop.create_future()
+            rung.set_result(None)
+            set_slot(self._link, RUNG, rung)
+        set_slot(self._link, PENDING, loop.create_future())
+        return get(self._link, PENDING)
+
+    cdef int leave(self) except -1:
         self._waiting = False
-        self._wake_up = self._context = None
         if SLOT(self._link, RECEIVER) is <PyObject *>self:
             set_slot(self._link, RECEIVER, None)
 
-    # The future that it waits for.
+    cdef int end_iteration(self) except -1:
+        """The connection is closed."""
+        if self._iterating:
+            raise StopAsyncIteration from None
 
-    def get_loop(self):
-        return get(self._link, LOOP)
-
-    def add_done_callback(self, callback, *, context=None):
-        self._wake_up, self._context = callback, context
-        if self._done:
-            self._wake_up_soon()
-
-    def remove_done_callback(self, callback):
-        self._wake_up = None
+    # What the link knows of a receiver.
 
     def done(self):
-        return self._done
-
-    def cancelled(self):
-        return self._cancelled
-
-    def cancel(self, msg=None):
-        if self._done:
-            return False
-        self._cancelled, self._reason = True, msg
-        self.set_result(None)
-        return True
-
-    def exception(self):
-        return None
-
-    def result(self):
-        if self._cancelled:
-            raise CancelledError() if self._reason is None else CancelledError(self._reason)
-        return self._message
+        return self._done or get(self._link, PENDING).done()
 
     def set_result(self, message):
         self._done, self._message = True, message
-        self._wake_up_soon()
+        if not self._held:
+            self.wake_soon()
 
-    cdef int _wake_up_soon(self) except -1:
-        if self._wake_up is not None and not self._held:
-            get(self._link, LOOP).call_soon(self._wake_up, self, context=self._context)
+    cdef int wake_soon(self) except -1:
+        """Have the loop wake the task, in its next turn."""
+        future = get(self._link, PENDING)
+        if future is not None and not future.done():
+            set_slot(self._link, PENDING, None)
+            future.set_result(None)
 
-    cdef int come(self, message) except -1:
+    cdef object claim(self):
+        """What is to be called when the wait ends, and in which context; None where
+        it has ended, or others wait for the future as well."""
+        if self._done:
+            return None
+        callbacks = getattr(get(self._link, PENDING), '_callbacks', None)
+        return callbacks[0] if callbacks and len(callbacks) == 1 else None
+
+    cdef int come(self, message, claimed) except -1:
         """The wait has ended, in a callback of the loop."""
         self._done, self._message = True, message
-        if self._wake_up is None or self._context is None or current_task(self.get_loop()):
-            self._wake_up_soon()  # that would be a task within a task
-            return 0
+        callback, context = claimed
         try:
-            self._context.run(self._wake_up, self)
+            PyContext_Enter(context)
+        except RuntimeError:
+            return self.wake_soon()  # we are in the very context of the task
+        future = get(self._link, PENDING)
+        try:
+            future.remove_done_callback(callback)
+            callback(get(self._link, RUNG))
         except RuntimeError:
             if not self._waiting:
                 raise
-            self._wake_up_soon()  # the callback has the very context of the task
+            # That would have been a task within a task.
+            future.add_done_callback(callback, context=context)
+            self.wake_soon()
+        finally:
+            PyContext_Exit(context)
+
+
+cdef PySendResult outcome(PySendResult which, what, PyObject **made) noexcept:
+    Py_INCREF(what)
+    made[0] = <PyObject *>what
+    return which
+
+
+cdef PySendResult send_next(
+    PyObject *wait, PyObject *value, PyObject **made
+) except PYGEN_ERROR:
+    return (<NextMessage>wait).advance(made)
+
+
+cdef PyObject *next_or_stop(PyObject *wait) except? NULL:
+    """``__next__``, whose StopIteration gets no traceback."""
+    cdef PyObject *made = NULL
+    if (<NextMessage>wait).advance(&made) == PYGEN_NEXT:
+        return made
+    what = <object>made
+    Py_DECREF(what)
+    PyErr_SetObject(StopIteration, what)
+    return NULL
+
+
+# Python has the message from one of these: 3.10 and 3.11 from the first, without any
+# exception, later ones from the second.
+(<PyTypeObject *>NextMessage).tp_as_async.am_send = <void *>send_next
+(<PyTypeObject *>NextMessage).tp_iternext = <void *>next_or_stop
+
+
+cdef class Messages:
+    """The messages of a connection, until it closes.
+
+    :param connection: what has ``receive()``, ``AioBase``'s own.
+    """
+
+    cdef object _connection, _link, _long_receive
+
+    def __aiter__(self):
+        return self
+
+    def __anext__(self):
+        if is_quiet(self._link):
+            return next_message(self._link, self._long_receive, True)
+        return self._connection.__anext__()
 
 
 cdef bint is_quiet(object link) except -1:
@@ -202,46 +284,46 @@ cdef bint hand_in(object link, const unsigned char *start, Py_ssize_t size) exce
     :returns: False where there is something before it.
     """
     cdef NextMessage wait = None
+    claimed = None
     cdef CompiledDecoder decoder = direct(get(link, PROTOCOL))
     if decoder is None or is_set(link, FINISHED) or not size:
         return False
     if type(get(link, RECEIVER)) is NextMessage:
         wait = <NextMessage>get(link, RECEIVER)
-        if wait._done:
-            wait = None
+        claimed = wait.claim()
     came = decoded(decoder, start, size)
-    if wait is None or type(came) is list:
-        give(link, wait, came)
+    if claimed is None or type(came) is list:
+        give(link, came, wait, claimed)
     else:
         protocol = get(link, PROTOCOL)
         set_slot(protocol, HEARD, True)
         set_slot(protocol, ANSWERING, True)
-        wait.come(came)
+        wait.come(came, claimed)
     if type(came) is list or get(link, ROOM_SIZE) != USUAL:
         link._measure(size)
     return True
 
 
-cdef int give(object link, NextMessage wait, came) except -1:
+cdef int give(object link, came, NextMessage wait, claimed) except -1:
     """Take what has come by the way that all things go."""
-    if wait is not None:
+    if claimed is not None:
         wait._held = True
     try:
         link._take_in(came)
         link._after()
     finally:
-        if wait is not None:
+        if claimed is not None:
             wait._held = False
             if wait._done:
-                wait.come(None if wait._cancelled else message_made(link))
+                wait.come(message_made(link), claimed)
 
 
 def aio(kind):
     """See ``express.aio``."""
-    global AioLink, RECEIVER, READING, LOOP, ROOM, USUAL_ROOM, ROOM_SIZE
+    global AioLink, RECEIVER, READING, LOOP, PENDING, RUNG, ROOM, USUAL_ROOM, ROOM_SIZE
     AioLink = kind
     RECEIVER, READING = slot(kind, '_receiver'), slot(kind, '_reading')
-    LOOP = slot(kind, '_loop')
+    LOOP, PENDING, RUNG = slot(kind, '_loop'), slot(kind, '_pending'), slot(kind, '_rung')
     ROOM, USUAL_ROOM = slot(kind, '_room'), slot(kind, '_usual_room')
     ROOM_SIZE = slot(kind, '_room_size')
     long_receive, long_send = kind.receive, kind.send
@@ -270,10 +352,14 @@ def aio(kind):
             return next_message(link, long_receive, False)
         return long_receive(link, timeout)
 
-    def iterate(link):
-        if isinstance(link, AioLink) and is_quiet(link):
-            return next_message(link, long_receive, True)
-        return None
+    def iterate(link, connection):
+        cdef Messages messages
+        if not isinstance(link, AioLink):
+            return connection
+        messages = Messages.__new__(Messages)
+        messages._connection, messages._link = connection, link
+        messages._long_receive = long_receive
+        return messages
 
     def send(link, int opcode, payload, timeout):
         cdef Put put = NOTHING

@@ -20,7 +20,7 @@ from __future__ import annotations
 import asyncio
 import asyncio.selector_events
 import ssl
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any, cast
 from weakref import WeakKeyDictionary
@@ -162,10 +162,12 @@ class AioLink(Link, asyncio.BufferedProtocol):
     __slots__ = (
         '_armed',
         '_loop',
+        '_pending',
         '_reading',
         '_receiver',
         '_room',
         '_room_size',
+        '_rung',
         '_usual_room',
         '_taken',
         '_timer',
@@ -188,6 +190,9 @@ class AioLink(Link, asyncio.BufferedProtocol):
         self._reading = True
         self._turn = 0
         self._receiver: asyncio.Future[Message | None] | None = None
+        # Of the short way to wait: a future that is never done, and one that is.
+        self._pending: asyncio.Future[None] | None = None
+        self._rung: asyncio.Future[None] | None = None
         self._waiters: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
 
     # -- called by the transport -------------------------------------------
@@ -352,10 +357,9 @@ class AioLink(Link, asyncio.BufferedProtocol):
         self._turn = 0
         return self._wait_for_message(timeout)
 
-    def iterate(self) -> Awaitable[Message | None] | None:
-        """A short way to wait for the next message of an iteration, which ends with
-        StopAsyncIteration; None where there is none."""
-        return None
+    def iterate(self, connection: Any) -> Any:
+        """What iterates over the messages of a connection of this link."""
+        return connection
 
     async def _take_in_turn(self, timeout: float | None) -> Message | None:
         self._turn += 1

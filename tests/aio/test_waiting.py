@@ -167,25 +167,27 @@ async def test_a_cancelled_iteration_can_begin_again(role):
         assert await first() == 'hello'
 
 
-async def test_anext_is_a_coroutine_to_all_who_ask_for_one(role):
+@pytest.mark.parametrize('of', [aiter, lambda ws: ws], ids=['iterator', 'connection'])
+async def test_anext_is_a_coroutine_to_all_who_ask_for_one(role, of):
     async with end(role) as (ws, peer):
-        task = asyncio.create_task(anext(ws))
+        messages = of(ws)
+        task = asyncio.create_task(anext(messages))
         await asyncio.sleep(0)
         await peer.send((TEXT, b'one'))
         assert await task == 'one'
         await peer.send((TEXT, b'two'))
-        assert await asyncio.wait_for(anext(ws), 5) == 'two'
+        assert await asyncio.wait_for(anext(messages), 5) == 'two'
         await peer.send((TEXT, b'three'))
-        assert await asyncio.gather(anext(ws)) == ['three']
+        assert await asyncio.gather(anext(messages)) == ['three']
         await peer.send(peer.close_frame(1000))
-        assert await anext(ws, 'over') == 'over'
+        assert await anext(messages, 'over') == 'over'
         with pytest.raises(StopAsyncIteration):
-            await anext(ws)
+            await anext(messages)
 
 
 async def test_a_wait_can_be_given_up_before_it_begins(role):
     async with end(role) as (ws, peer):
-        given_up = ws.__anext__()
+        given_up = anext(aiter(ws))
         given_up.close()
         await peer.send((TEXT, b'hello'))
         assert await ws.receive() == 'hello'
@@ -193,7 +195,7 @@ async def test_a_wait_can_be_given_up_before_it_begins(role):
 
 async def test_a_wait_goes_on_behind_what_is_no_message(role):
     async with end(role) as (ws, peer):
-        task = await waiting(anext(ws))
+        task = await waiting(anext(aiter(ws)))
         await peer.send((PING, b'there?'))
         await peer.expect(PONG, b'there?')
         assert not task.done()
@@ -204,8 +206,8 @@ async def test_a_wait_goes_on_behind_what_is_no_message(role):
 
 async def test_a_wait_that_meets_another_is_an_error_and_disturbs_it_not(role):  # invariant 1
     async with end(role) as (ws, peer):
-        task = await waiting(anext(ws))
-        for call in (ws.receive, lambda: ws.receive(1), ws.__anext__):
+        task = await waiting(anext(aiter(ws)))
+        for call in (ws.receive, lambda: ws.receive(1), ws.__anext__, aiter(ws).__anext__):
             with pytest.raises(SimpleWebsocketError, match='one receiver'):
                 await call()
         await peer.send((TEXT, b'hello'))
@@ -214,7 +216,7 @@ async def test_a_wait_that_meets_another_is_an_error_and_disturbs_it_not(role): 
 
 async def test_two_that_begin_at_once_are_told_apart(role):
     async with end(role) as (ws, peer):
-        one, two = anext(ws), anext(ws)  # neither waits yet
+        one, two = anext(aiter(ws)), anext(aiter(ws))  # neither waits yet
         task = await waiting(one)
         with pytest.raises(SimpleWebsocketError, match='one receiver'):
             await two
@@ -244,6 +246,7 @@ async def test_a_task_may_close_where_it_is_woken(role):
         await peer.send((TEXT, b'hello'))
         assert await peer.expect_close(4000) == 'seen enough'
         await peer.send(peer.close_frame(4000))
+        await peer.close()
         await task
         with pytest.raises(ConnectionClosed):
             await ws.receive()
@@ -270,11 +273,55 @@ async def test_an_iteration_asks_a_receive_of_somebodys_own(monkeypatch):
     async with end('server') as (ws, peer):
         await peer.send((TEXT, b'hello'))
         assert await anext(ws) == 'HELLO'
+        await peer.send((TEXT, b'and again'))
+        async for message in ws:
+            assert message == 'AND AGAIN'
+            break
+
+
+async def test_a_task_written_in_python_goes_on_with_the_message(role):
+    async with end(role) as (ws, peer):
+        task = asyncio.tasks._PyTask(ws.receive())
+        await asyncio.sleep(0)
+        await in_a_callback(ws._link.data_received, peer.frame(TEXT, b'hello'))
+        assert await task == 'hello'
+
+
+@pytest.mark.only('default-codec')
+async def test_others_may_wait_for_what_the_task_waits_for(role):
+    async with end(role) as (ws, peer):
+        wait = anext(aiter(ws))
+        future = wait.send(None)
+        told = []
+        for name in ('one', 'another'):
+            future.add_done_callback(lambda _, name=name: told.append(name))
+        await in_a_callback(ws._link.data_received, peer.frame(TEXT, b'hello'))
+        assert future.done()
+        await asyncio.sleep(0)
+        assert told == ['one', 'another']
+        with pytest.raises(StopIteration) as stopped:
+            wait.send(None)
+        assert stopped.value.value == 'hello'
+
+
+@pytest.mark.only('default-codec')
+async def test_one_future_serves_for_every_message(role):
+    async with end(role) as (ws, peer):
+        messages = aiter(ws)
+        task, futures = asyncio.create_task(anext(messages)), set()
+        for number in (b'one', b'two', b'three'):
+            await asyncio.sleep(0)
+            futures.add(task._fut_waiter)
+            await peer.send((TEXT, number))
+            assert await task == number.decode()
+            task = asyncio.create_task(anext(messages))
+        assert len(futures) == 1 and not futures.pop().done()
+        task.cancel()
 
 
 async def test_a_driver_that_is_no_task_gets_the_message_too(role):
     async with end(role) as (ws, peer):
-        wait = ws.__anext__()
+        wait = anext(aiter(ws))
         future = wait.send(None)
         assert future.get_loop() is asyncio.get_running_loop()
         assert not future.done()
@@ -282,4 +329,15 @@ async def test_a_driver_that_is_no_task_gets_the_message_too(role):
         assert future.done() and not future.cancelled()
         with pytest.raises(StopIteration) as stopped:
             wait.send(None)
+        assert stopped.value.value == 'hello'
+
+
+async def test_a_wait_can_be_gone_through_step_by_step(role):
+    """As ``yield from`` does it."""
+    async with end(role) as (ws, peer):
+        steps = anext(aiter(ws)).__await__()
+        assert not next(steps).done()
+        ws._link.data_received(peer.frame(TEXT, b'hello'))
+        with pytest.raises(StopIteration) as stopped:
+            next(steps)
         assert stopped.value.value == 'hello'
