@@ -51,7 +51,7 @@ test: .venv/bare/.done .venv/full/.done .venv/eventlet-gunicorn/.done node-peer
 
 ROUNDS ?= 1000
 RACES = $(addprefix --mode ,threads threads-bare threads-wsproto gevent gevent-patched \
-    gevent-wsproto eventlet eventlet-patched eventlet-wsproto aio aio-wsproto)
+    gevent-wsproto eventlet eventlet-patched eventlet-wsproto aio aio-wsproto aio-uvloop)
 races: .venv/bare/.done .venv/full/.done
 	@SWS_RACES=$(ROUNDS) SWS_RACES_SEED=$(SEED) .venv/full/bin/python tests/matrix.py \
 	    $(RACES) --bound $$((60 + $(ROUNDS))) $(ARGS) -- -k test_rounds_of

@@ -9,6 +9,14 @@ import inspect
 import logging
 
 import pytest
+from support import modes
+
+if modes.current().loop == 'uvloop':
+    import uvloop
+
+    run = uvloop.run
+else:
+    run = asyncio.run
 
 
 def limit(config):
@@ -30,7 +38,7 @@ def pytest_pyfunc_call(pyfuncitem):
             _, left = await asyncio.wait(left, timeout=2)
         assert not left, f'left running: {left}'
 
-    asyncio.run(main())
+    run(main())
     gc.collect()  # an unclosed transport warns when it goes, and so fails the test
     return True
 

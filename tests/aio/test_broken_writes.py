@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 
 import pytest
@@ -23,7 +24,8 @@ async def test_a_write_that_fails_as_soon_as_tcp_takes_more_ends_the_transport_o
 
         def resume_writing(link):
             resumed.append(True)
-            ws.sock.shutdown(socket.SHUT_WR)  # the next write is a broken pipe
+            with socket.socket(fileno=os.dup(ws.sock.fileno())) as tcp:
+                tcp.shutdown(socket.SHUT_WR)  # the next write is a broken pipe
             resume(link)
 
         monkeypatch.setattr(AioLink, 'resume_writing', resume_writing)

@@ -146,6 +146,7 @@ async def test_headers_of_any_mapping_and_the_right_request():  # A17, A19
     await ws._link.join(5)
 
 
+@pytest.mark.only('asyncio-loop')  # of which one can replace the getaddrinfo
 async def test_every_address_is_tried(monkeypatch):  # A17
     async with echo_server() as port:
         loop = asyncio.get_running_loop()

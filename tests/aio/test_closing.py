@@ -49,6 +49,7 @@ async def test_the_peers_close_is_echoed_by_both_roles(role, code, reported):  #
         await peer.expect_close(code)
 
 
+@pytest.mark.only('asyncio-loop')  # whose transports let us send past them
 @pytest.mark.parametrize('taken', [4, 2, None])
 async def test_the_servers_last_close_waits_for_the_end_of_tcp(taken):
     async with end('server') as (ws, peer):

@@ -33,6 +33,7 @@ SAME_AS = {
     'gevent-wsproto': 'gevent',
     'eventlet-wsproto': 'eventlet',
     'aio-wsproto': 'aio',
+    'aio-uvloop': 'aio',
     'core-compiled': 'core',
 }
 

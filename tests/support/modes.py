@@ -25,6 +25,8 @@ class Mode:
     foreign: tuple[str, ...] = ()
     # The codec that is forced; without one it is the fastest that is there.
     codec: str = ''
+    # Whose event loop the tests of asyncio have.
+    loop: str = 'asyncio'
     # Seconds of wall clock, after which the process is ended.
     bound: float = 420
 
@@ -39,6 +41,8 @@ class Mode:
         if self.codec != 'wsproto':
             # What no codec has a part in is not run again on the reference.
             tags.add('default-codec')
+        if self.loop == 'asyncio':
+            tags.add('asyncio-loop')
         if self.green:
             tags |= {'green', 'patched' if self.patched else 'unpatched'}
         return frozenset(tags)
@@ -146,6 +150,7 @@ MODES = (
     ),
     Mode('aio', 'tests/aio', foreign=('gevent', 'eventlet')),
     Mode('aio-wsproto', 'tests/aio', foreign=('gevent', 'eventlet'), codec='wsproto'),
+    Mode('aio-uvloop', 'tests/aio', foreign=('gevent', 'eventlet'), loop='uvloop'),
     Mode('live-eventlet-gunicorn', 'tests/live_eventlet_gunicorn', 'eventlet-gunicorn'),
 )
 
