@@ -103,7 +103,8 @@ class Echo:
 ECHOES = [
     Echo('small', '64 B × 100 connections', 100, _repeat(64, True)),
     Echo('medium', '16 KiB × 20 connections', 20, _repeat(16 << 10, False)),
-    Echo('large', '1 MiB × 4 connections', 4, _repeat(1 << 20, False)),
+    # Some peers take seconds for it.
+    Echo('large', '1 MiB × 4 connections', 4, _repeat(1 << 20, False), short=False),
     Echo('latency', '64 B × 1 connection: latency', 1, _repeat(64, True), key='p50'),
     Echo(
         'deflate',
