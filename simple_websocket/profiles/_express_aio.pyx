@@ -111,9 +111,9 @@ cdef class NextMessage:
         if self._waiting:
             self.leave()
             if self._message is not None:
-                return outcome(PYGEN_RETURN, self._message, made)
+                return give_out(PYGEN_RETURN, self._message, made)
         elif self._long is None and is_quiet(self._link):
-            return outcome(PYGEN_NEXT, self.begin(), made)
+            return give_out(PYGEN_NEXT, self.begin(), made)
         if self._long is None:
             self._long = self._long_receive(self._link, None)
         try:
@@ -198,10 +198,10 @@ cdef class NextMessage:
             PyContext_Exit(context)
 
 
-cdef PySendResult outcome(PySendResult which, what, PyObject **made) noexcept:
+cdef PySendResult give_out(PySendResult outcome, what, PyObject **made) noexcept:
     Py_INCREF(what)
     made[0] = <PyObject *>what
-    return which
+    return outcome
 
 
 cdef PySendResult send_next(
@@ -231,9 +231,15 @@ cdef class Messages:
     """The messages of a connection, until it closes.
 
     :param connection: what has ``receive()``, ``AioBase``'s own.
+    :param link: its link.
+    :param long_receive: ``AioLink.receive``.
     """
 
     cdef object _connection, _link, _long_receive
+
+    def __init__(self, connection, link, long_receive):
+        self._connection, self._link = connection, link
+        self._long_receive = long_receive
 
     def __aiter__(self):
         return self
@@ -353,13 +359,9 @@ def aio(kind):
         return long_receive(link, timeout)
 
     def iterate(link, connection):
-        cdef Messages messages
         if not isinstance(link, AioLink):
             return connection
-        messages = Messages.__new__(Messages)
-        messages._connection, messages._link = connection, link
-        messages._long_receive = long_receive
-        return messages
+        return Messages(connection, link, long_receive)
 
     def send(link, int opcode, payload, timeout):
         cdef Put put = NOTHING

@@ -11,7 +11,8 @@ import logging
 import pytest
 from support import modes
 
-if modes.current().loop == 'uvloop':
+MODE = modes.current()
+if MODE.loop == 'uvloop':
     import uvloop
 
     run = uvloop.run
@@ -32,6 +33,7 @@ def pytest_pyfunc_call(pyfuncitem):
     arguments = {name: pyfuncitem.funcargs[name] for name in names}
 
     async def main():
+        assert type(asyncio.get_running_loop()).__module__.startswith(MODE.loop)
         await asyncio.wait_for(pyfuncitem.obj(**arguments), limit(pyfuncitem.config))
         left = asyncio.all_tasks() - {asyncio.current_task()}
         if left:  # those of a server may need a few steps

@@ -17,15 +17,16 @@ def test_every_code_is_valid_or_not():
     assert VALID.issuperset(VALID_EDGES) and INVALID.issuperset(INVALID_EDGES)
 
 
-def test_every_code_that_is_received_is_echoed_or_fails_with_1002(client):
-    """With a reason, behind a message; the answer to the byte, and what is reported."""
+@pytest.mark.parametrize('reason', ['bye', ''])
+def test_every_code_that_is_received_is_echoed_or_fails_with_1002(client, reason):
+    """Behind a message; the answer to the byte, and what is reported."""
     wrong = []
     for code in range(65536):
-        end = End(client).say(Frame(TEXT, b'a'), closing(code, 'bye'))
+        end = End(client).say(Frame(TEXT, b'a'), closing(code, reason))
         heard, got = end.hear(), (end.got, end.closed, end.protocol.half_close)
         if code in VALID:
             expected = [(CLOSE, code.to_bytes(2, 'big'))]
-            told = (['a'], (code, 'bye'), not client)
+            told = (['a'], (code, reason or None), not client)
         else:
             expected = [(CLOSE, b'\x03\xeainvalid close code')]
             told = (['a'], (1002, 'invalid close code'), True)
@@ -72,11 +73,12 @@ def test_every_code_of_the_caller_is_sent_or_is_a_value_error(client):
             if (end.hear(), end.protocol.state) != (said, CLOSING):
                 wrong.append(code)
         else:
-            try:
-                refused.close(code, 'bye')
-                wrong.append(code)
-            except ValueError as error:
-                assert f'(the close code) {code} must not be sent' in str(error)
+            for reason in ('bye', None):
+                try:
+                    refused.close(code, reason)
+                    wrong.append(code)
+                except ValueError as error:
+                    assert f'(the close code) {code} must not be sent' in str(error)
     assert not wrong
     for code in NO_CODE:
         with pytest.raises(ValueError, match=rf'\(the close code\) {code} must not be sent'):
