@@ -32,7 +32,7 @@ from support.modes import BY_NAME, CODEC_VARIABLE, MODES, VARIABLE, Mode
 
 ROOT = Path(__file__).resolve().parent.parent
 REPORTS = ROOT / '.build' / 'test'
-JOBS = 3
+JOBS = 4
 # What every environment has; others that happen to be installed stay out.
 PLUGINS = ('-p', 'timeout', '-p', 'hypothesispytest')
 COLUMNS = ('passed', 'failed', 'errors', 'skipped')
