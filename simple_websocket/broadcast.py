@@ -11,7 +11,6 @@ from .connection import encode_message
 from .errors import ConnectionClosed
 from .options import check_timeout
 from .profiles.express import put_to_many
-from .profiles.link import Link
 from .profiles.originals import builtin
 from .ws import Base
 
@@ -58,9 +57,9 @@ def broadcast(
                         was sent then.
     """
     everyone = list(connections)
-    for ws in everyone:
-        if not isinstance(ws, Base):
-            raise TypeError(f'connections must be of Server or Client, not {ws!r}')
+    if not all(issubclass(kind, Base) for kind in set(map(type, everyone))):
+        stranger = next(ws for ws in everyone if not isinstance(ws, Base))
+        raise TypeError(f'connections must be of Server or Client, not {stranger!r}')
     if slow not in ('skip', 'close', 'wait'):
         raise ValueError(f"slow must be 'skip', 'close' or 'wait', not {slow!r}")
     check_timeout(timeout)
@@ -71,6 +70,8 @@ def broadcast(
     outcome = _offer(everyone, opcode, payload, slow)
     if slow == 'wait':
         _wait(everyone, outcome, None if timeout is None else time.monotonic() + timeout)
+    if outcome.count(0) == len(everyone):
+        return Broadcast(everyone, [], [])  # as nearly always
     lists = Broadcast([], [], [])
     for ws, mark in zip(everyone, outcome, strict=True):
         if mark is None:
@@ -92,22 +93,30 @@ def _offer(everyone: list[Any], opcode: int, payload: bytes, slow: str) -> list[
     frame = encode(opcode, payload, False)
     made: dict[Any, bytes] = {None: frame}
     ident = builtin('threading', 'get_ident')()
-    links = [ws._link or ws._open_link for ws in everyone]
-    for at in range(0, len(links), BATCH):
-        batch = links[at : at + BATCH]
+    for at in range(0, len(everyone), BATCH):
+        batch = everyone[at : at + BATCH]
         marks = put_to_many(batch, frame, len(payload), ident)
-        for link, mark in zip(batch, marks, strict=True):
-            if mark != 0:
-                mark = _offer_one(link, opcode, payload, made, slow, begun=mark is not None)
-            outcome.append(mark)
+        if marks.count(0) < len(batch):
+            marks = [
+                mark if mark == 0 else _offer_one(ws, mark, opcode, payload, made, slow)
+                for ws, mark in zip(batch, marks, strict=True)
+            ]
+        outcome += marks
     return outcome
 
 
 def _offer_one(
-    link: Link, opcode: int, payload: bytes, made: dict[Any, bytes], slow: str, begun: bool
+    ws: Any, begun: int | None, opcode: int, payload: bytes, made: dict[Any, bytes], slow: str
 ) -> int | None:
+    """``begun`` is what ``put_to_many`` says."""
+    link = ws._link
+    if link is None:
+        return _CLOSED  # its constructor is not through, or was not
     try:
-        mark = link.go_on() if begun else link.offer(opcode, payload, made, slow == 'wait')
+        if begun is None:
+            mark = link.offer(opcode, payload, made, slow == 'wait')
+        else:
+            mark = link.go_on()
     except ConnectionClosed:
         return _CLOSED
     if mark is None and slow == 'close':

@@ -1,5 +1,5 @@
-from .link import Link
+from ..ws import Base
 
 def put_to_many(
-    links: list[Link], frame: bytes, size: int, ident: int
+    connections: list[Base], frame: bytes, size: int, ident: int
 ) -> list[int | None]: ...

@@ -32,28 +32,33 @@ cdef:
     Py_ssize_t CLIENT = slot(Protocol, 'client')
 
 cdef enum:
-    # How many links ahead what belongs to one is fetched into the caches, where
-    # it is not when there are thousands: the link, what it refers to, what that does.
+    # How many connections ahead what belongs to one is fetched into the caches, where
+    # it is not when there are thousands: its link, what that refers to, what that does.
     LINK_AHEAD = 6
     PARTS_AHEAD = 4
     ENDS_AHEAD = 2
 
 
-def put_to_many(list links, bytes frame not None, Py_ssize_t size, ident):
+def put_to_many(list connections, bytes frame not None, Py_ssize_t size, ident):
     """See ``express.put_to_many``."""
-    cdef Py_ssize_t index, count = len(links)
-    cdef list marks = [None] * count
+    cdef Py_ssize_t index, count = len(connections)
+    cdef list marks = [None] * count, links = []
     cdef unsigned long thread = ident
     if PyBytes_GET_SIZE(frame) >= LONG:
         return marks
-    for index in range(count):
+    for index in range(-LINK_AHEAD, count):
         if index + LINK_AHEAD < count:
-            fetch(<PyObject *>links[index + LINK_AHEAD], Link)
-        if index + PARTS_AHEAD < count:
+            link = connections[index + LINK_AHEAD]._link
+            if not isinstance(link, Link):
+                return marks
+            links.append(link)
+            fetch(<PyObject *>link, Link)
+        if 0 <= index + PARTS_AHEAD < count:
             fetch_parts(links[index + PARTS_AHEAD])
-        if index + ENDS_AHEAD < count:
+        if 0 <= index + ENDS_AHEAD < count:
             fetch_ends(links[index + ENDS_AHEAD])
-        marks[index] = put_to_one(links[index], frame, size, thread)
+        if index >= 0:
+            marks[index] = put_to_one(links[index], frame, size, thread)
     return marks
 
 
@@ -64,22 +69,20 @@ cdef inline void fetch(PyObject *owner, kind) noexcept:
 
 
 cdef inline int fetch_parts(object link) except -1:
-    if isinstance(link, Link):
-        fetch(SLOT(link, PROTOCOL), Protocol)
-        fetch(SLOT(link, WIRE), Wire)
+    fetch(SLOT(link, PROTOCOL), Protocol)
+    fetch(SLOT(link, WIRE), Wire)
 
 
 cdef inline int fetch_ends(object link) except -1:
-    if isinstance(link, Link):
-        protocol, fileno = get(link, PROTOCOL), fileno_of(link)
-        prefetch(<PyObject *>fileno)
-        if type(protocol) is Protocol:
-            prefetch(SLOT(protocol, OUT))
+    protocol, fileno = get(link, PROTOCOL), fileno_of(link)
+    prefetch(<PyObject *>fileno)
+    if type(protocol) is Protocol:
+        prefetch(SLOT(protocol, OUT))
 
 
 cdef object put_to_one(object link, bytes frame, Py_ssize_t size, unsigned long thread):
     cdef Py_ssize_t sent
-    if not isinstance(link, Link) or not may_put(link, size):
+    if not may_put(link, size):
         return None
     home = get(link, HOME)
     if is_set(get(link, PROTOCOL), CLIENT) or (home is not None and home != thread):

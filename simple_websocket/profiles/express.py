@@ -20,7 +20,7 @@ from ..errors import ConnectionClosed
 from .originals import builtin
 
 if TYPE_CHECKING:
-    from .link import Link
+    from ..ws import Base
 
 _Kind = TypeVar('_Kind', bound=type)
 
@@ -89,17 +89,17 @@ class Messages:
 
 
 def put_to_many(
-    links: list[Link], frame: bytes, size: int, ident: int
+    connections: list[Base], frame: bytes, size: int, ident: int
 ) -> list[int | None]:
-    """Send a server's frame on each link where nothing is before it, in one step
-    of C: nobody else gets in between, so no lock is taken.
+    """Send a server's frame on each connection where nothing is before it, in one
+    step of C: nobody else gets in between, so no lock is taken.
 
     :param frame: of a payload of ``size`` bytes, not compressed.
     :param ident: the thread that calls.
-    :returns: for each link 0; -1, where TCP has taken some of it and the rest is
-              ``_unsent`` now; or None, where nothing was sent: ``offer`` it.
+    :returns: for each 0; -1, where TCP has taken some of it and the rest is its
+              link's ``_unsent`` now; or None, where nothing was sent: ``offer`` it.
     """
-    return [None] * len(links)
+    return [None] * len(connections)
 
 
 AnyMessages = Messages  #: for a ``receive()`` of any kind
