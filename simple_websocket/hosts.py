@@ -308,16 +308,26 @@ def register_host(host: Host) -> None:
     _hosts.insert(0, host)
 
 
+#: The key by which a request tells that its socket was taken.
+_TAKEN = 'simple_websocket.taken'
+
+
 def find_socket(environ: Environ) -> tuple[Host, Any]:
     """The host of a request and the connection's socket.
 
     :param environ: the WSGI environ.
-    :raises RuntimeError: when no known host gave a socket.
+    :raises RuntimeError: when no known host gave a socket, or it was taken before.
     """
+    taken = _TAKEN in environ
     for host in _hosts:
-        sock = host.get_socket(environ)
+        sock = None if taken else host.get_socket(environ)
         if sock is not None:
-            return host, sock
+            # Middleware may have handed on a copy of the environ.
+            taken = sock in _on_host
+            if not taken:
+                return host, sock
+    if taken:
+        raise RuntimeError('this request was accepted, or refused, before: do so once')
     server = environ.get('SERVER_SOFTWARE') or 'this WSGI server'
     raise RuntimeError(
         f'Cannot obtain socket from WSGI environment: {server} does not hand one out. '
@@ -336,6 +346,7 @@ def take_over(host: Host, environ: Environ, sock: Any, on_host: OnHost) -> bytes
     :param on_host: see ``make_husk``.
     :returns: the bytes that the host had read behind the request.
     """
+    environ[_TAKEN] = True
     make_husk(sock, on_host, host.refuse_select)
     leftover = b''
     if host.get_input is not None:

@@ -14,12 +14,13 @@ and goes when there has been none for a moment.
 
 from __future__ import annotations
 
+import logging
 import os
 import select
 import selectors
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,8 @@ from .originals import original
 
 if TYPE_CHECKING:
     from .threads import ThreadLink
+
+_logger = logging.getLogger('simple_websocket')
 
 #: Seconds between two looks: after one to two of them a link is adopted.
 LOOK_INTERVAL = 0.1
@@ -214,15 +217,28 @@ class Watchman:
                 else:
                     link = self._links.get(fd)
                     if link is not None:
-                        link.on_ready()
+                        self._attend(link, link.on_ready)
             while self._abandoned:
-                self._abandoned.popleft().give_up()
+                link = self._abandoned.popleft()
+                self._attend(link, link.give_up)
+
+    def _attend(self, link: ThreadLink, step: Callable[..., Any], *arguments: Any) -> Any:
+        """Take a step of a link.  Should it raise, that is the end of this link and
+        not of all the others."""
+        try:
+            return step(*arguments)
+        except Exception:
+            _logger.exception('a connection has failed by an error that is not its peer\'s')
+            self.drop(link.wire.fd, link)
+            with suppress(Exception):
+                link.give_up()
+            return None
 
     def _look(self, now: float) -> float:
         """Look at every link; returns when the first deadline comes."""
         first = now + LOOK_INTERVAL
         for link in list(self._links.values()):
-            deadline = link.look_after(now)
+            deadline = self._attend(link, link.look_after, now)
             if deadline is not None and deadline < first:
                 first = deadline
         return first

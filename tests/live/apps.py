@@ -130,6 +130,32 @@ def picky(environ, start_response):
     return []
 
 
+def twice(environ, start_response):
+    """Accepts, and accepts again, also from a copy as middleware makes them."""
+    copy = {**environ}
+    with Server.accept(environ) as ws:
+        for again in (environ, copy):
+            try:
+                Server.accept(again)
+            except RuntimeError:
+                ws.send('refused')
+        for message in ws:
+            ws.send(message)
+    return []
+
+
+def stubborn(environ, start_response):
+    """Accepts what was refused, all the same."""
+    try:
+        Server.accept(environ, origins=['https://good.example'])
+    except ConnectionError:
+        try:
+            Server.accept(environ)
+        except RuntimeError as error:
+            say('again:', error)
+    return []
+
+
 @flask.route('/flask-picky', methods=['GET', 'POST'])
 @flask.route('/flask-picky', websocket=True)
 def flask_picky():
@@ -160,6 +186,8 @@ ROUTES = {
     '/echo': echo,
     '/goodbye': goodbye,
     '/picky': picky,
+    '/twice': twice,
+    '/stubborn': stubborn,
     '/pid': pid,
 }
 

@@ -188,6 +188,38 @@ def test_no_upgrade_is_answered_once(server, what, path):
     assert TRACEBACK not in log and 'Error' not in log, log
 
 
+def test_a_second_accept_is_refused_and_harms_nothing(server, quiet):
+    beside = server.peer('/echo') if server.host.parallel else None
+    peer = server.peer('/twice')
+    for _ in range(2):
+        peer.expect(TEXT, b'refused')
+    peer.send((TEXT, b'still here'))
+    peer.expect(TEXT, b'still here')
+    peer.send(masked_close(1000))
+    peer.expect_close(1000)
+    peer.expect_eof()
+    peer.close()
+    if beside is not None:
+        beside.send((TEXT, b'me too'))
+        beside.expect(TEXT, b'me too')
+        beside.close()
+    server.pid()
+
+
+def test_a_request_that_was_refused_is_not_accepted_afterwards(server):
+    server.forget_log()
+    sock = server.connect()
+    sock.sendall(server.request('/stubborn', Origin='https://evil.example'))
+    answer = b''
+    while chunk := sock.recv(65536):
+        answer += chunk
+    sock.close()
+    assert answer.startswith(b'HTTP/1.1 403 ') and answer.count(b'HTTP/') == 1, answer
+    server.wait_for_log('app: again: this request was accepted, or refused, before')
+    server.pid()
+    assert TRACEBACK not in server.new_log()
+
+
 def descriptors_and_threads(pid):
     return tuple(len(os.listdir(f'/proc/{pid}/{what}')) for what in ('fd', 'task'))
 

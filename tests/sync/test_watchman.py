@@ -64,6 +64,34 @@ def test_it_stays_for_a_link_that_comes_just_when_it_is_about_to_go(world):
     ws._link.abandon()
 
 
+@pytest.mark.parametrize('step', ['on_ready', 'look_after', 'give_up'])
+def test_a_link_that_raises_is_alone_in_that(world, monkeypatch, caplog, step):
+    ws, peer = accepted(world)
+    is_looked_after(ws, peer)
+    odd, other = accepted(world)
+    on_duty = odd._link._watchman
+
+    def raise_(self, *_):
+        if self is odd._link:
+            raise RecursionError('a bug of ours')
+        return genuine(self, *_)
+
+    genuine = getattr(threads.ThreadLink, step)
+    monkeypatch.setattr(threads.ThreadLink, step, raise_)
+    if step == 'give_up':
+        odd._link.abandon()
+    other.send((PING, b'?'))
+    world.wait_until(lambda: 'a bug of ours' in caplog.text)
+    is_looked_after(ws, peer)
+    assert Watchman._current is on_duty
+    assert odd._link not in on_duty._links.values()
+    monkeypatch.undo()
+    odd._link.give_up()
+    world.wait_until(lambda: odd._link.finished)
+    other.close()
+    ws._link.abandon()
+
+
 def test_one_that_was_never_put_on_duty_goes_all_the_same(world, monkeypatch):
     """Ctrl-C may come when its thread has been started, and before it is known."""
     ws, peer = accepted(world)
