@@ -18,7 +18,7 @@ from .client_handshake import URL, ClientHandshake, Response
 from .errors import ConnectionError
 from .profiles import Profile
 from .profiles.originals import original
-from .profiles.wire import Wire
+from .profiles.wire import Wire, is_of_tcp
 
 
 class Dial:
@@ -66,27 +66,43 @@ class Dial:
     def _connect(self, host: str, port: int) -> socket.socket:
         """TCP to the first address that answers (RFC 6455 section 4.1)."""
         first_error: OSError | None = None
-        addresses = self._profile.getaddrinfo(host, port, 0, socket.SOCK_STREAM)
-        for family, kind, proto, _, address in addresses:
+        addresses = self._addresses(host, port)
+        for place, (family, kind, proto, _, address) in enumerate(addresses):
             sock = original('socket', 'socket')(family, kind, proto)
             try:
                 sock.setblocking(False)
-                self._connect_to(sock, address)
+                self._profile.opened(sock.fileno())
+                self._connect_to(sock, address, len(addresses) - place)
                 return sock  # type: ignore[no-any-return]
             except OSError as error:
                 sock.close()
+                if not is_of_tcp(error):
+                    raise
                 first_error = first_error or error
-                if isinstance(error, TimeoutError):
-                    break  # the deadline is one for all of them
             except BaseException:
                 sock.close()
                 raise
         raise first_error or OSError(errno.EHOSTUNREACH, f'{host} has no address')
 
-    def _connect_to(self, sock: socket.socket, address: Any) -> None:
+    def _addresses(self, host: str, port: int) -> list[Any]:
+        try:
+            return list(self._profile.getaddrinfo(host, port, 0, socket.SOCK_STREAM))
+        except socket.gaierror as error:
+            raise socket.gaierror(error.errno, f'{error.strerror}: {host}') from None
+
+    def _connect_to(self, sock: socket.socket, address: Any, shares: int) -> None:
+        """An address that is silent gets its share of the time, and not all of it:
+        the next one may answer."""
         error = sock.connect_ex(address)
         if error in (errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EAGAIN):
-            self._wait(sock.fileno(), True)
+            left = self._left()
+            left = None if left is None else max(left / shares, 0)
+            ready = self._profile.wait(sock.fileno(), True, left)
+            if left is not None and not ready:
+                raise TimeoutError(
+                    errno.ETIMEDOUT,
+                    f'no answer within open_timeout: {address[0]} port {address[1]}',
+                )
             error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if error:
             raise OSError(error, f'{os.strerror(error)}: {address[0]} port {address[1]}')
@@ -120,9 +136,7 @@ class Dial:
         """The opening handshake (RFC 6455 section 4.1)."""
         try:
             return self._shake_hands(wire, opening)
-        except ConnectionError:
-            raise
-        except TimeoutError:
+        except (ConnectionError, TimeoutError):
             raise
         except OSError as error:
             raise ConnectionError(None, f'the handshake failed: {error}') from error

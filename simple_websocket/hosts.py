@@ -350,9 +350,9 @@ def take_over(host: Host, environ: Environ, sock: Any, on_host: OnHost) -> bytes
     make_husk(sock, on_host, host.refuse_select)
     leftover = b''
     if host.get_input is not None:
-        # An environ of another make than the host's gives no reader, or one
-        # that was used up.
-        with suppress(AttributeError, KeyError, ValueError):
+        # An environ of another make than the host's gives no reader, or one that
+        # was used up; and the body that no WebSocket request has may be malformed.
+        with suppress(AttributeError, KeyError, ValueError, OSError):
             reader = host.get_input(environ)
             if reader is not None:
                 leftover = bytes(reader.read() or b'')

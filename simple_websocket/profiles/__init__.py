@@ -39,6 +39,7 @@ class Profile:
     :param wait: ``wait(fd, write, timeout) -> bool``: wait until a descriptor
                  is ready, in seconds; False when the time ran out.
     :param getaddrinfo: resolves a host name without freezing anybody.
+    :param opened: told the number of each descriptor that is made for a client.
     :param link: makes the link of a connection; None for a reader on
                  ``thread_class``, watching with ``selector_class``.
     """
@@ -50,6 +51,7 @@ class Profile:
     wait: Callable[[int, bool, float | None], bool]
     getaddrinfo: Callable[..., Any]
     link: Callable[[Wire, Protocol, Callable[[], float]], Link] | None = None
+    opened: Callable[[int], None] = lambda fd: None
 
     def make_link(self, wire: Wire, protocol: Protocol, now: Callable[[], float]) -> Link:
         """Join a socket and a protocol in this profile's way."""
@@ -98,6 +100,7 @@ def _gevent() -> Profile:
 def _eventlet() -> Profile:
     import eventlet.green.selectors
     import eventlet.green.socket
+    import eventlet.hubs
 
     from .eventlet import Event, EventletLink, Thread, wait_for
 
@@ -109,6 +112,7 @@ def _eventlet() -> Profile:
         wait_for,
         eventlet.green.socket.getaddrinfo,
         EventletLink,
+        eventlet.hubs.notify_opened,
     )
 
 

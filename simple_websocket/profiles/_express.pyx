@@ -13,7 +13,6 @@ from ._pump cimport put_payload, take, wait_and_decode
 from ._slots cimport SLOT, get, is_none, is_set, set_slot, slot
 
 from functools import partial, wraps
-from types import NoneType
 
 from ..codec import BINARY as _BINARY, TEXT as _TEXT
 from ..errors import ConnectionClosed, SimpleWebsocketError
@@ -21,7 +20,7 @@ from ..options import check_timeout
 from ..protocol import ENDING as _ENDING, OPEN as _OPEN, Protocol
 from .link import READ_SIZE as _READ_SIZE, Link
 from .pump import END
-from .wire import Wire
+from .wire import Wire, is_of_tcp
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.exc cimport PyErr_CheckSignals
@@ -37,6 +36,10 @@ cdef long ENDING = _ENDING
 cdef int TEXT = _TEXT, BINARY = _BINARY
 cdef Py_ssize_t READ_SIZE = _READ_SIZE
 assert _OPEN == 0
+
+
+class NotYet:
+    """In place of a class that is made behind this file: it has no instances."""
 
 
 cdef:
@@ -68,7 +71,7 @@ cdef:
 
     # Of HubLink, which is made behind this file.
     Py_ssize_t HUB, RECEIVER, READING, TAKEN
-    object HubLink = NoneType, getcurrent, greenlet  # None is no link
+    object HubLink = NotYet, getcurrent, greenlet
 
 
 cdef CompiledDecoder direct(object protocol):
@@ -110,9 +113,12 @@ cdef int leave_step(object link) except -1:
 cdef CompiledDecoder may_wait(object link):
     """The decoder, where there is nothing to do before a wait for a message."""
     protocol = get(link, PROTOCOL)
-    if not is_none(link, HANDED) or is_set(protocol, DIRTY) or <list?>get(protocol, OUT):
+    cdef CompiledDecoder decoder = direct(protocol)
+    if decoder is None or not is_none(link, HANDED):
         return None
-    return direct(protocol)
+    if is_set(protocol, DIRTY) or <list?>get(protocol, OUT):
+        return None
+    return decoder
 
 
 cdef CompiledDecoder may_take(object link):
@@ -159,9 +165,9 @@ cdef Put put_at_once(object link, int opcode, payload) except *:
         )
         if left is not None:
             set_slot(link, UNSENT, left)
-    except OSError:
-        return NOTHING  # and the long way finds the same
-    except BaseException:
+    except BaseException as error:
+        if is_of_tcp(error):
+            return NOTHING  # and the long way finds the same
         link._poison()  # a signal handler raised
         raise
     finally:
@@ -205,7 +211,9 @@ cdef object take_in_step(object link, CompiledDecoder decoder):
             came = take(
                 fileno_of(link)(), decoder, PyLong_AsSsize_t(get(protocol, APPETITE))
             )
-        except OSError:
+        except OSError as error:
+            if not is_of_tcp(error):
+                raise
             came = END
         if came is None:
             return None
@@ -293,7 +301,7 @@ def hub(kind):
 
 # Of LockedLink and those below it, which are made behind this file.
 cdef:
-    object LockedLink = NoneType, InjectedLink = NoneType, ThreadLink = NoneType
+    object LockedLink = NotYet, InjectedLink = NotYet, ThreadLink = NotYet
     Py_ssize_t LOCK, LOST, RECEIVING, WAITING
     Py_ssize_t VISITS, ADOPTED, BLOCKED
     Py_ssize_t EVENT, GREEN, PARKED, LINK_TAKEN, WANT, DEADLINE
@@ -394,7 +402,9 @@ cdef object wait_in_recv(object link):
     try:
         try:
             came = wait_and_decode(fileno_of(link)(), decoder, READ_SIZE)
-        except OSError:
+        except OSError as error:
+            if not is_of_tcp(error):
+                raise  # a signal handler's
             came = END
         return come_back(link, came)
     except MemoryError:

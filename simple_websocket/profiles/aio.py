@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import asyncio.selector_events
+import errno
 import ssl
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
@@ -100,7 +101,7 @@ class TransportWire(Wire):
 
     def send(self, data: bytes | memoryview, last: bool = False) -> int:
         if self.closing:
-            raise OSError('the transport is closing')
+            raise OSError(errno.EPIPE, 'the transport is closing')
         if self.full:
             return 0
         size = len(data)
@@ -110,7 +111,7 @@ class TransportWire(Wire):
         if data:  # what is left over, or all
             self.transport.write(data)
         if self.closing:  # it raises nothing
-            raise OSError('the write broke the transport')
+            raise OSError(errno.EPIPE, 'the write broke the transport')
         return size
 
     def read(self, wanted: bool) -> None:
@@ -377,6 +378,8 @@ class AioLink(Link, asyncio.BufferedProtocol):
         return message
 
     async def _wait_for_message(self, timeout: float | None) -> Message | None:
+        if self._receiver is not None:  # since we were called
+            raise self._second_receiver()
         message: Message | None
         deadline = None if timeout is None else self.now() + timeout
         # Not waiting still means to look at what is there: the loop's next

@@ -245,14 +245,17 @@ def wait_for(fd: int, write: bool, timeout: float | None) -> bool:
     :param timeout: seconds, None for ever.
     :returns: False when the time ran out.
     """
+    late = TimeoutError()
     try:
         eventlet.hubs.trampoline(
             fd,
             read=not write,
             write=write,
             timeout=None if timeout is None else max(timeout, 0),
-            timeout_exc=TimeoutError(),
+            timeout_exc=late,
         )
-    except TimeoutError:
+    except TimeoutError as error:
+        if error is not late:  # the caller's own eventlet.Timeout
+            raise
         return False
     return True

@@ -119,8 +119,11 @@ def wait_for(fd: int, write: bool, timeout: float | None) -> bool:
     :returns: False when the time ran out.
     """
     wait = wait_write if write else wait_read
+    late = TimeoutError()
     try:
-        wait(fd, None if timeout is None else max(timeout, 0), TimeoutError())
-    except TimeoutError:
+        wait(fd, None if timeout is None else max(timeout, 0), late)
+    except TimeoutError as error:
+        if error is not late:  # the caller's own gevent.Timeout
+            raise
         return False
     return True

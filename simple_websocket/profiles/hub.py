@@ -130,11 +130,15 @@ class HubLink(Link):
         self._watch(False, False)
         self._arm(None)
 
-    def _guarded(self, step: Callable[[], None]) -> None:
-        """Run a step that must not be interrupted by another one."""
+    def _guarded(self, step: Callable[[], None]) -> bool:
+        """Run a step that must not be interrupted by another one.
+
+        :returns: False where it was put off, because it is a signal handler's that
+                  has interrupted one: who waited now would wait inside that.
+        """
         if self._inside:
             self._defer(step)
-            return
+            return False
         self._inside = True
         try:
             step()
@@ -147,6 +151,7 @@ class HubLink(Link):
             if self._deferred:
                 self._do_deferred()
             self._inside = False
+        return True
 
     def _on_readable(self, *_: Any) -> None:
         self._guarded(super()._on_readable)
@@ -224,6 +229,12 @@ class HubLink(Link):
         if self._current() is not None:
             self._pause(0)
 
+    def _ask(self) -> None:
+        self.protocol.ask()
+        if self.protocol.dirty:
+            self._settle()
+            self._kick()
+
     def _make_room(self) -> None:
         if not self.finished and not self.protocol.paused:
             self._guarded(self._catch_up)
@@ -248,10 +259,7 @@ class HubLink(Link):
         message: Message | None
         while True:
             if not protocol.messages:
-                protocol.ask()
-                if protocol.dirty:
-                    self._guarded(self._settle)
-                    self._kick()
+                self._guarded(self._ask)
             if protocol.messages or protocol.state > ENDING:
                 break
             left = None if deadline is None else deadline - self.now()
@@ -351,13 +359,15 @@ class HubLink(Link):
             return
         deadline = None if timeout is None else self.now() + timeout
         entry = (mark, current)
+        late: TimeoutError | None = None
         try:
             while True:  # see link.py
                 if self._sent >= mark or self.finished:
                     break
                 left = None if deadline is None else deadline - self.now()
                 if left is not None and left <= 0:
-                    raise TimeoutError(f'the peer did not take the message in {timeout} s')
+                    late = TimeoutError(f'the peer did not take the message in {timeout} s')
+                    raise late
                 if self._senders is None:
                     self._senders = []
                 self._senders.append(entry)
@@ -365,7 +375,7 @@ class HubLink(Link):
         except BaseException as error:
             if self._sent < mark:
                 self._guarded(self._poison)
-            if isinstance(error, TimeoutError):
+            if error is late:
                 raise self._closed() from error
             raise
         finally:
@@ -380,9 +390,9 @@ class HubLink(Link):
             return
         if self.finished:
             raise self._closed()
-        self._guarded(lambda: self._begin_close(payload, code, reason))
+        done = self._guarded(lambda: self._begin_close(payload, code, reason))
         self._kick()
-        if wait:
+        if wait and done:
             self._wait_for_end(None, whole=False)
 
     def join(self, timeout: float | None) -> bool:
@@ -397,7 +407,7 @@ class HubLink(Link):
         current = self._current()
         deadline = None if timeout is None else self.now() + timeout
         entry = (current, whole)
-        while current is not None and not self.finished:
+        while current is not None and not self.finished and not self._inside:
             if not whole and self.protocol.state >= ENDED:
                 return
             left = None if deadline is None else deadline - self.now()

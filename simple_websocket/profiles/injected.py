@@ -26,7 +26,7 @@ from ..errors import SimpleWebsocketError
 from ..inbox import Message
 from ..protocol import Protocol
 from . import express
-from .link import TURN
+from .link import TURN, bounded
 from .locked import LockedLink
 from .originals import RealEvent, original
 from .watchman import Waker
@@ -139,7 +139,7 @@ class InjectedLink(LockedLink):
         """Wait for something to attend to."""
         deadline = self._deadline
         left = None if deadline is None else max(deadline - self.now(), 0)
-        self._attend_to(selector.select(left))
+        self._attend_to(selector.select(bounded(left)))
 
     def _attend_to(self, events: Any) -> None:
         for key, _ in events:
@@ -212,7 +212,7 @@ class InjectedLink(LockedLink):
                 if foreign:
                     self._wait_changed(self._ready, left)
                 else:
-                    self.event.wait(left)
+                    self.event.wait(bounded(left))
         except SimpleWebsocketError:
             raise
         except BaseException:
@@ -299,7 +299,7 @@ class InjectedLink(LockedLink):
             self._watchers.append(entry)
         try:
             if not condition():
-                event.wait(timeout)
+                event.wait(bounded(timeout))
         finally:
             with self._lock:
                 self._watchers.remove(entry)

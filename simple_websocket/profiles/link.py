@@ -30,7 +30,7 @@ from ..inbox import Message
 from ..protocol import DONE, ENDED, ENDING, OPEN, Protocol
 from .originals import builtin
 from .pump import Came, put
-from .wire import Wire
+from .wire import Wire, is_of_tcp
 
 #: Bytes asked of TCP at once, at least: fewer system calls for large messages,
 #: and a read is never more than this beyond what the queue allows.
@@ -40,10 +40,19 @@ READ_SIZE = 65536
 #: Reads in a row, at most, before anything else gets a turn.
 READS = 16
 
+#: Seconds that a wait of a thread lasts, at most: poll() counts milliseconds in 31
+#: bits.  Who has longer looks at the clock and waits again.
+LONGEST_WAIT = 86400.0
+
 #: Messages that a receiver in a hub takes in a row before others get a turn.
 TURN = 64
 
 Payload = str | bytes | bytearray
+
+
+def bounded(timeout: float | None) -> float | None:
+    """As many seconds as a thread can wait in one go; None is for ever."""
+    return None if timeout is None else min(timeout, LONGEST_WAIT)
 
 
 class Link:
@@ -205,7 +214,7 @@ class Link:
 
     def _on_write_error(self, error: BaseException) -> None:
         """A write raised: go on with what that means, or raise it."""
-        if isinstance(error, OSError):
+        if is_of_tcp(error):
             self._lose()
             return
         if not isinstance(error, UnicodeEncodeError):
@@ -221,7 +230,9 @@ class Link:
                 data = self.wire.discard(READ_SIZE)
             else:
                 data = self.wire.recv(protocol.appetite)
-        except OSError:
+        except OSError as error:
+            if not is_of_tcp(error):
+                raise
             data = b''
         if data is None:
             return False
@@ -484,9 +495,15 @@ class Link:
 _live: WeakSet[Link] = WeakSet()
 
 
+def _all_links() -> list[Link]:
+    while True:
+        with suppress(RuntimeError):  # another thread has just made one
+            return list(_live)
+
+
 def give_up(wire: Wire) -> None:
     """Close a wire, with the link that may have been made on it already."""
-    for link in list(_live):
+    for link in _all_links():
         if link.wire is wire:
             with suppress(Exception):  # it may be half made
                 link._guarded(link._poison)
@@ -494,7 +511,7 @@ def give_up(wire: Wire) -> None:
 
 
 def _leave_to_parent() -> None:
-    for link in list(_live):
+    for link in _all_links():
         if not link.finished:
             link._orphan()
 

@@ -182,18 +182,20 @@ class LockedLink(Link):
 
     def wait_until_sent(self, mark: int, timeout: float | None) -> None:
         deadline = None if timeout is None else self.now() + timeout
+        late: TimeoutError | None = None
         try:
             while True:  # see link.py
                 if self._sent >= mark or self._lost or self.finished:
                     break
                 left = None if deadline is None else deadline - self.now()
                 if left is not None and left <= 0:
-                    raise TimeoutError(f'the peer did not take the message in {timeout} s')
+                    late = TimeoutError(f'the peer did not take the message in {timeout} s')
+                    raise late
                 self._help_out(mark, left)
         except BaseException as error:
             if self._sent < mark:
                 self._guarded(self._poison)
-            if isinstance(error, TimeoutError):
+            if error is late:
                 raise self._closed() from error
             raise
         if self._sent < mark:

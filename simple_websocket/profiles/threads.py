@@ -33,12 +33,12 @@ from ..errors import SimpleWebsocketError
 from ..inbox import Message
 from ..protocol import CLOSING, ENDING, OPEN, Protocol
 from . import express
-from .link import READ_SIZE
+from .link import LONGEST_WAIT, READ_SIZE, bounded
 from .locked import LockedLink
 from .originals import original
 from .pump import END, Came, at_end, wait_and_take
 from .watchman import Waker, Watchman
-from .wire import Wire
+from .wire import Wire, is_of_tcp
 
 #: Seconds that the peer has to answer our Close, before a receiver is released
 #: at the watchman's next look.
@@ -58,7 +58,13 @@ def wait_for(fd: int, write: bool, timeout: float | None, waker_fd: int | None =
     poll.register(fd, select.POLLOUT if write else select.POLLIN)
     if waker_fd is not None:
         poll.register(waker_fd, select.POLLIN)
-    return bool(poll.poll(None if timeout is None else max(timeout, 0) * 1000))
+    if timeout is None:
+        return bool(poll.poll())
+    while timeout > LONGEST_WAIT:
+        if poll.poll(LONGEST_WAIT * 1000):
+            return True
+        timeout -= LONGEST_WAIT
+    return bool(poll.poll(max(timeout, 0) * 1000))
 
 
 @express.threads
@@ -151,9 +157,11 @@ class ThreadLink(LockedLink):
             raise
         finally:
             if mine:
-                if self._blocked:
-                    self._unblock()
-                self._receiving = False
+                try:
+                    if self._blocked:
+                        self._unblock()
+                finally:
+                    self._receiving = False
 
     def _something_is_up(self) -> bool:
         """Whether there is more to do before a wait than to wait."""
@@ -191,7 +199,9 @@ class ThreadLink(LockedLink):
         try:
             try:
                 wait_and_take(self.wire, decoder, READ_SIZE, arrived)
-            except OSError:
+            except OSError as error:
+                if not is_of_tcp(error):
+                    raise
                 arrived.append(END)
             with self._lock:
                 begun = True
@@ -307,7 +317,7 @@ class ThreadLink(LockedLink):
         with self._lock:
             if self._changed is None:
                 self._changed = original('threading', 'Condition')(self._lock)
-            self._changed.wait_for(condition, timeout)
+            self._changed.wait_for(condition, bounded(timeout))
 
     def _notify(self) -> None:
         closing = self.protocol.state > ENDING
@@ -337,8 +347,9 @@ class ThreadLink(LockedLink):
             self._waker.wake()
 
     def wake(self) -> None:
-        if self._waker is not None:
-            self._waker.wake()
+        waker = self._waker  # another thread may be about to take it away
+        if waker is not None:
+            waker.wake()
 
     # -- the watchman's side ----------------------------------------------
 

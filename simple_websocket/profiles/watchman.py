@@ -90,9 +90,12 @@ class _Epoll:
         mask = (0x001 if read else 0) | (0x004 if write else 0) | (1 << 31 if edge else 0)
         if not (read or write):
             self.remove(fd)
-        elif fd in self._registered:
-            self._epoll.modify(fd, mask)
         else:
+            if fd in self._registered:
+                with suppress(FileNotFoundError):
+                    self._epoll.modify(fd, mask)
+                    return
+                # Somebody else has closed it, and the number is in use again.
             self._epoll.register(fd, mask)
             self._registered.add(fd)
 

@@ -63,6 +63,14 @@ def _base_from(module: str, sock: Any) -> Any:
     return type(sock)
 
 
+def is_of_tcp(error: BaseException) -> bool:
+    """Whether an exception out of a system call tells of the connection.
+
+    A signal handler may raise an OSError as well, TimeoutError most of all: that
+    has no number."""
+    return isinstance(error, OSError) and error.errno is not None
+
+
 def plain_fileno(sock: Any) -> Callable[[], int] | None:
     """What gives the descriptor of a socket, or -1 once it is closed.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 
 import pytest
@@ -175,7 +176,7 @@ def test_who_turns_out_to_be_gone_is_closed(world, classes):
     (ws, peer), (gone, _) = many(world, 2, **classes)
 
     def broken(*_):
-        raise BrokenPipeError
+        raise BrokenPipeError(errno.EPIPE, 'for the test')
 
     gone._link.wire.raw_send, gone._link.wire.fileno = broken, None
     assert broadcast([gone, ws], 'news') == ([ws], [], [gone])
@@ -230,7 +231,7 @@ def test_who_is_lost_when_a_part_is_out_is_closed(world, classes):
     ws, peer = accepted(world, compression=None, **classes)
 
     def broken(*_):
-        raise ConnectionResetError
+        raise ConnectionResetError(errno.ECONNRESET, 'for the test')
 
     link = ws._link
     link._unsent = b'the rest'  # as put_to_many() leaves it

@@ -3,6 +3,7 @@ meanwhile. They meet at any moment; here, at those that matter."""
 
 from __future__ import annotations
 
+import errno
 import threading
 import time
 
@@ -183,7 +184,7 @@ def test_a_broken_connection_is_told_to_sender_and_receiver(world, call):
     task = receiving(world, ws)
 
     def broken(*_):
-        raise BrokenPipeError
+        raise BrokenPipeError(errno.EPIPE, 'for the test')
 
     ws._link.wire.raw_send, ws._link.wire.fileno = broken, None
     if call == 'send':
