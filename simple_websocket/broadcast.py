@@ -95,13 +95,19 @@ def _offer(everyone: list[Any], opcode: int, payload: bytes, slow: str) -> list[
     ident = builtin('threading', 'get_ident')()
     for at in range(0, len(everyone), BATCH):
         batch = everyone[at : at + BATCH]
-        marks = put_to_many(batch, frame, len(payload), ident)
-        if marks.count(0) < len(batch):
-            marks = [
-                mark if mark == 0 else _offer_one(ws, mark, opcode, payload, made, slow)
-                for ws, mark in zip(batch, marks, strict=True)
-            ]
-        outcome += marks
+        try:
+            marks = put_to_many(batch, frame, len(payload), ident)
+            if marks.count(0) < len(batch):
+                marks = [
+                    mark if mark == 0 else _offer_one(ws, mark, opcode, payload, made, slow)
+                    for ws, mark in zip(batch, marks, strict=True)
+                ]
+            outcome += marks
+        except BaseException:  # a signal handler raised
+            for ws in batch:
+                if ws._link is not None:
+                    ws._link.fail_if_torn(ident)
+            raise
     return outcome
 
 

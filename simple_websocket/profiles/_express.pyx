@@ -18,7 +18,7 @@ from ..codec import BINARY as _BINARY, TEXT as _TEXT
 from ..errors import ConnectionClosed, SimpleWebsocketError
 from ..options import check_timeout
 from ..protocol import ENDING as _ENDING, OPEN as _OPEN, Protocol
-from .link import READ_SIZE as _READ_SIZE, Link
+from .link import READ_SIZE as _READ_SIZE, Link, bounded
 from .pump import END
 from .wire import Wire, is_of_tcp
 
@@ -411,9 +411,11 @@ cdef object wait_in_recv(object link):
         link._guarded(link._poison)  # what came is lost
         raise
     finally:
-        if is_set(link, BLOCKED):
-            link._unblock()
-        set_slot(link, RECEIVING, False)
+        try:
+            if is_set(link, BLOCKED):
+                link._unblock()
+        finally:
+            set_slot(link, RECEIVING, False)
 
 
 def threads(kind):
@@ -503,9 +505,8 @@ cdef bint look_for_messages(object link, selector) except -1:
     fd = get(wire, FD)
     while get(link, WANT) is want and not is_set(link, FINISHED):
         deadline = get(link, DEADLINE)
-        events = list(
-            selector.select(None if deadline is None else max(deadline - link.now(), 0))
-        )
+        left = None if deadline is None else max(deadline - link.now(), 0)
+        events = list(selector.select(bounded(left)))
         late = deadline is not None and link.now() >= deadline
         if late or len(events) != 1 or events[0][0].fd != fd or not pass_on(link):
             link._attend_to(events)

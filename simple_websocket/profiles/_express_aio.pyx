@@ -61,8 +61,9 @@ cdef class NextMessage:
     """
 
     cdef object _link, _long_receive
+    cdef object _connection  # that is iterated over; it closes when nobody holds it
     cdef object _long  # the long way, once it is taken
-    cdef bint _iterating  # the end is a StopAsyncIteration
+    cdef bint _over  # whoever awaited this has had what comes of it
     cdef bint _waiting, _done
     cdef bint _held  # who ends the wait is in a callback that wakes the task itself
     cdef object _message
@@ -84,12 +85,17 @@ cdef class NextMessage:
             raise StopIteration(what)
         return what
 
+    @property
+    def __qualname__(self):
+        return 'receive'  # for the repr of a task
+
     def send(self, value):
         return next(self)
 
     def throw(self, *error):
         if self._long is None:
             self.close()
+            self._over = True
             raise error[1] if len(error) > 1 and error[1] is not None else error[0]
         try:
             return self._long.throw(*error)
@@ -108,10 +114,14 @@ cdef class NextMessage:
 
     cdef PySendResult advance(self, PyObject **made) except PYGEN_ERROR:
         """Go on: begin to wait, or end it with the message, or by what happened."""
+        if self._over:
+            raise RuntimeError('cannot reuse already awaited receive()')
         if self._waiting:
             self.leave()
             if self._message is not None:
-                return give_out(PYGEN_RETURN, self._message, made)
+                self._over = True
+                message, self._message = self._message, None
+                return give_out(PYGEN_RETURN, message, made)
         elif self._long is None and is_quiet(self._link):
             return give_out(PYGEN_NEXT, self.begin(), made)
         if self._long is None:
@@ -148,7 +158,7 @@ cdef class NextMessage:
 
     cdef int end_iteration(self) except -1:
         """The connection is closed."""
-        if self._iterating:
+        if self._connection is not None:  # of an iteration
             raise StopAsyncIteration from None
 
     # What the link knows of a receiver.
@@ -188,6 +198,11 @@ cdef class NextMessage:
         try:
             future.remove_done_callback(callback)
             callback(get(self._link, RUNG))
+            if self._waiting and self._message is not None:
+                self.wake_soon()  # it was not the task's: somebody waits for the future
+        except (KeyboardInterrupt, SystemExit) as error:
+            # It ends the loop, but uvloop keeps what a protocol raises to itself.
+            get(self._link, LOOP).call_soon(raise_, error)
         except RuntimeError:
             if not self._waiting:
                 raise
@@ -196,6 +211,10 @@ cdef class NextMessage:
             self.wake_soon()
         finally:
             PyContext_Exit(context)
+
+
+def raise_(error):
+    raise error
 
 
 cdef PySendResult give_out(PySendResult outcome, what, PyObject **made) noexcept:
@@ -246,7 +265,7 @@ cdef class Messages:
 
     def __anext__(self):
         if is_quiet(self._link):
-            return next_message(self._link, self._long_receive, True)
+            return next_message(self._link, self._long_receive, self._connection)
         return self._connection.__anext__()
 
 
@@ -259,11 +278,14 @@ cdef bint is_quiet(object link) except -1:
     )
 
 
-cdef NextMessage next_message(link, long_receive, bint iterating):
+cdef NextMessage next_message(link, long_receive, connection):
+    """
+    :param connection: what is iterated over; None outside of an iteration.
+    """
     cdef NextMessage wait = NextMessage.__new__(NextMessage)
     wait._link = link
     wait._long_receive = long_receive
-    wait._iterating = iterating
+    wait._connection = connection
     return wait
 
 
@@ -355,7 +377,7 @@ def aio(kind):
 
     def receive(link, timeout):
         if timeout is None and isinstance(link, AioLink) and is_quiet(link):
-            return next_message(link, long_receive, False)
+            return next_message(link, long_receive, None)
         return long_receive(link, timeout)
 
     def iterate(link, connection):

@@ -446,6 +446,17 @@ class Link:
         self._flush()
         self._after()
 
+    def fail_if_torn(self, ident: int) -> None:
+        """Fail the connection where ``put_to_many``, called by the thread ``ident``, has
+        begun a frame that nobody has come to go on with (invariant 2)."""
+
+        def look() -> None:
+            if self._unsent and not self.protocol.congested:
+                self._poison()
+
+        if self._home in (None, ident):
+            self._guarded(look)
+
     def wait_until_sent(self, mark: int, timeout: float | None) -> None:
         """Wait until TCP has taken what ``offer`` began.
 

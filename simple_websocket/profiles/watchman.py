@@ -230,8 +230,10 @@ class Watchman:
         not of all the others."""
         try:
             return step(*arguments)
-        except Exception:
-            _logger.exception('a connection has failed by an error that is not its peer\'s')
+        except Exception as error:
+            # An OSError here is a socket that the application has closed itself.
+            level = logging.DEBUG if isinstance(error, OSError) else logging.ERROR
+            _logger.log(level, 'a connection has failed', exc_info=True)
             self.drop(link.wire.fd, link)
             with suppress(Exception):
                 link.give_up()
