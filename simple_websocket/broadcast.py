@@ -118,6 +118,7 @@ def _offer_one(
     link = ws._link
     if link is None:
         return _CLOSED  # its constructor is not through, or was not
+    mark: int | None
     try:
         if begun is None:
             mark = link.offer(opcode, payload, made, slow == 'wait')

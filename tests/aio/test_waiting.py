@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
 import sys
 import zlib
 
 import pytest
 from aio.peer import end
+from support import modes
 from support.frames import CONTINUATION, PING, PONG, TEXT
 
 from simple_websocket import AioServer, ConnectionClosed, SimpleWebsocketError
@@ -341,3 +343,99 @@ async def test_a_wait_can_be_gone_through_step_by_step(role):
         with pytest.raises(StopIteration) as stopped:
             next(steps)
         assert stopped.value.value == 'hello'
+
+
+async def test_a_wait_is_over_once(role):
+    async with end(role) as (ws, peer):
+        wait = anext(aiter(ws))
+        task = await waiting(wrapped(wait))
+        await peer.send((TEXT, b'hello'))
+        assert await task == 'hello'
+        with pytest.raises(RuntimeError, match='cannot reuse already awaited'):
+            await wait
+        await peer.send((TEXT, b'and again'))
+        assert await ws.receive(5) == 'and again'
+        assert list(ws.input_buffer) == []
+
+
+async def wrapped(wait):
+    return await wait
+
+
+async def test_a_wait_keeps_its_connection(role):
+    async with end(role) as (ws, peer):
+        connections = [ws]
+        del ws
+
+        async def first():
+            return await anext(aiter(connections.pop()))
+
+        task = await waiting(first())
+        gc.collect()
+        await peer.send((TEXT, b'hello'))
+        assert await task == 'hello'
+
+
+async def test_who_waits_for_the_future_itself_is_told(role):
+    """A loop of somebody's own, around a coroutine: it is handed the future."""
+    async with end(role) as (ws, peer):
+        wait = ws.receive()
+        future = wait.send(None)
+        told = await waiting(asyncio.wait([future], timeout=5))
+        await peer.send((TEXT, b'hello'))
+        assert await told == ({future}, set())
+        with pytest.raises(StopIteration) as over:
+            wait.send(None)
+        assert over.value.value == 'hello'
+
+
+def test_the_way_out_of_the_program_is_not_in_the_loops_way():
+    """uvloop keeps what a protocol raises to itself."""
+
+    tasks = []
+
+    async def leave(role):
+        async with end(role) as (ws, peer):
+            async def echo():
+                async for _ in ws:
+                    sys.exit(7)
+
+            tasks.append(await waiting(echo()))
+            await peer.send((TEXT, b'hello'))
+            await asyncio.sleep(5)
+
+    if modes.current().loop == 'uvloop':
+        import uvloop
+
+        loop = uvloop.new_event_loop()
+    else:
+        loop = asyncio.new_event_loop()
+    try:
+        with pytest.raises(SystemExit) as left:
+            loop.run_until_complete(leave('server'))
+        assert left.value.code == tasks[0].exception().code == 7
+        for task in asyncio.all_tasks(loop):
+            task.cancel()
+        loop.run_until_complete(asyncio.sleep(0.01))
+    finally:
+        loop.close()
+
+
+async def test_a_second_receiver_behind_a_turn_is_one_too_many(role):
+    """Who takes from the queue gives the others a turn now and then."""
+    async with end(role) as (ws, peer):
+        await peer.send(*[(TEXT, b'x')] * 20)
+        await ws.receive(5)
+        ws._link._turn = 1000
+
+        async def take_all():
+            while ws.input_buffer:
+                await ws.receive()
+            return await ws.receive()
+
+        first = asyncio.ensure_future(ws.receive())  # gives way before it takes one
+        second = asyncio.ensure_future(take_all())
+        with pytest.raises(SimpleWebsocketError, match='already waiting'):
+            await first
+        await peer.send((TEXT, b'later'))
+        assert await second == 'later'

@@ -160,6 +160,7 @@ REFUSED = {
     'another version': (426, 'GET', {'Sec-WebSocket-Version': '12'}),
     'a short key': (400, 'GET', {'Sec-WebSocket-Key': 'c2hvcnQ='}),
     'no key': (400, 'GET', {'Sec-WebSocket-Key': None}),
+    'a body of no chunks': (400, 'GET', {'Transfer-Encoding': 'chunked'}),
     'a foreign origin': (403, 'GET', {'Origin': 'https://good.example.evil.example'}),
 }
 
@@ -171,7 +172,8 @@ def test_no_upgrade_is_answered_once(server, what, path):
     server.forget_log()
     sock = server.connect()
     request = server.request(f'/{path}', method, **headers)
-    sock.sendall(request + (b'a=b' if method == 'POST' else b''))
+    body = {'POST': b'a=b', 'GET': b'no chunk\r\n' if 'Transfer-Encoding' in headers else b''}
+    sock.sendall(request + body.get(method, b''))
     answer = b''
     while chunk := sock.recv(65536):
         answer += chunk

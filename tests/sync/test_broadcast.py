@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import sys
 
 import pytest
@@ -11,6 +12,7 @@ from support.peer import accepted, connected
 
 from simple_websocket import ConnectionClosed, Deflate, broadcast
 
+broadcasting = importlib.import_module('simple_websocket.broadcast')  # not the function
 SMALL_WINDOW = Deflate(server_no_context_takeover=True, threshold=0)
 LARGE = b'x' * 24_000_000  # more than TCP's buffers, however they grow
 
@@ -239,3 +241,23 @@ def test_who_is_lost_when_a_part_is_out_is_closed(world, classes):
     with pytest.raises(ConnectionClosed):
         link.go_on()
     assert ws.close_reason == 1006
+
+
+def test_a_frame_that_is_begun_and_left_by_ctrl_c_is_the_end(world, classes, monkeypatch):
+    """Nobody would write the rest of it (invariant 2)."""
+    ws, peer = accepted(world, compression=None, **classes)
+    other, another = accepted(world, compression=None, **classes)
+
+    def interrupted(*_):
+        ws._link._unsent = b'the rest'  # as put_to_many() leaves it
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(broadcasting, 'put_to_many', interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        broadcast([other, ws], 'hello')
+    monkeypatch.undo()
+    assert not ws.connected and ws.close_reason == 1006
+    peer.expect_eof()
+    other.send('still here')
+    another.expect(TEXT, b'still here')
+    other._link.abandon()

@@ -23,6 +23,7 @@ from simple_websocket import (
     ConnectionClosed,
     ConnectionError,
     Server,
+    SimpleWebsocketError,
     get_profile,
     websocket_app,
 )
@@ -382,3 +383,11 @@ def test_a_message_that_came_while_we_closed_is_discarded(world):
     assert not ws.input_buffer
     peer.expect_close(None)
     link.abandon()
+
+
+@pytest.mark.parametrize('call', ['send', 'receive', 'close'])
+def test_a_connection_that_was_never_made_says_so(call):
+    ws = Client.__new__(Client)
+    arguments = ('x',) if call == 'send' else ()
+    with pytest.raises(SimpleWebsocketError, match=r'make it with accept\(\) or connect\(\)'):
+        getattr(ws, call)(*arguments)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import collections
 import dataclasses
 import gc
+import os
 import socket
 
 import pytest
+from support.frames import TEXT
 from support.peer import KEY, Peer, accepted, environ_for, switching, tcp_pair
 
 from simple_websocket import Client, ConnectionError, Server, get_profile, websocket_app
@@ -340,3 +342,62 @@ def test_a_host_that_answers_over_an_open_connection_closes_it(world, classes, w
     peer.send(peer.close_frame(code))
     peer.expect_eof()
     assert not ws.connected and ws.close_reason == code
+
+
+@pytest.mark.only('eventlet')
+def test_a_listener_that_somebody_left_behind_is_not_in_the_way(world):
+    """A descriptor that was closed behind the hub's back, and whose number is in use
+    again: eventlet is told, else it takes the new one for a second reader."""
+    import eventlet.hubs
+
+    listener, port = world.listen()
+    stale, _ = world.socketpair()
+    told = []
+    hub = eventlet.hubs.get_hub()
+    fd = os.dup(stale.fileno())
+    hub.add(hub.READ, fd, lambda fd: None, told.append, None)
+    os.close(fd)
+    answering = world.spawn(lambda: listener.accept()[0])
+    with pytest.raises(TimeoutError, match='open_timeout'):
+        Client.connect(f'ws://127.0.0.1:{port}', open_timeout=0.05)
+    assert told
+    answering.join().close()
+
+
+def test_a_name_that_is_not_found_is_named(world, classes):
+    profile = dataclasses.replace(get_profile(world.name), getaddrinfo=not_found)
+    with pytest.raises(socket.gaierror, match='Name or service not known: no.such.host'):
+        Client.connect('ws://no.such.host/', profile=profile)
+
+
+def not_found(*_):
+    raise socket.gaierror(socket.EAI_NONAME, 'Name or service not known')
+
+
+def test_an_address_that_is_silent_leaves_time_for_the_next(world):
+    """Half of it, where there are two."""
+    silent = world.original('socket', 'socket')()
+    silent.bind(('127.0.0.1', 0))
+    silent.listen(0)
+    others = [world.original('socket', 'socket')() for _ in range(2)]
+    for sock in others:  # now its queue is full
+        sock.setblocking(False)
+        sock.connect_ex(silent.getsockname())
+    listener, port = world.listen()
+
+    def serve():
+        peer = Peer(world.closing(listener.accept()[0]), client=False)
+        peer.send(switching(peer.head()), (TEXT, b'hello'))
+
+    def addresses(*_):
+        for one in (silent.getsockname(), ('127.0.0.1', port)):
+            yield socket.AF_INET, socket.SOCK_STREAM, 0, '', one
+
+    task = world.spawn(serve)
+    profile = dataclasses.replace(get_profile(world.name), getaddrinfo=addresses)
+    ws = Client.connect('ws://localhost', profile=profile, open_timeout=0.4)
+    assert ws.receive(5) == 'hello'
+    task.join()
+    for sock in (silent, *others):
+        sock.close()
+    ws._link.abandon()

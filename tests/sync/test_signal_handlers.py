@@ -115,3 +115,33 @@ def test_a_close_that_was_begun_already_goes_on(world, classes):
     peer.close()
     world.settles_to(lambda: ws._link.finished, True)
     assert ws.close_reason == 4000
+
+
+def test_a_close_in_the_middle_of_a_step_does_not_wait_there(world, classes):
+    """All else, the deadlines too, waits for the step to end."""
+    ws, peer = accepted(world, compression=None, close_timeout=0.1, **classes)
+    in_the_next_write(ws, lambda: ws.close(4001))
+    ws.send('hello')
+    peer.expect(TEXT, b'hello')
+    peer.expect_close(4001)
+    world.settles_to(lambda: ws._link.finished, True)  # though the peer does not answer
+
+
+def test_what_it_sends_behind_the_echo_of_a_close_is_not_sent(world, classes, monkeypatch):
+    """Section 5.5.1: no data frame follows a Close."""
+    ws, peer = accepted(world, compression=None, **classes)
+    move = Protocol._move
+
+    def interrupted(self, state):
+        monkeypatch.undo()
+        ws.send('late')
+        return move(self, state)
+
+    peer.send((TEXT, b'hi'), peer.close_frame(4000))
+    assert ws.receive(5) == 'hi'
+    monkeypatch.setattr(Protocol, '_move', interrupted)
+    with pytest.raises(ConnectionClosed) as closed:
+        ws.receive(5)
+    assert closed.value.reason == 4000
+    peer.expect_close(4000)
+    peer.close()

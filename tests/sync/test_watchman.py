@@ -4,12 +4,14 @@ meanwhile. They meet at any moment; here, at those that matter."""
 from __future__ import annotations
 
 import errno
+import os
+import socket
 import threading
 import time
 
 import pytest
 from support.frames import BINARY, PING, PONG, TEXT
-from support.peer import Peer, accepted, environ_for
+from support.peer import Peer, accepted, connected, environ_for, tcp_pair
 
 from simple_websocket import ConnectionClosed, Server, broadcast
 from simple_websocket.profiles import link as links
@@ -91,6 +93,68 @@ def test_a_link_that_raises_is_alone_in_that(world, monkeypatch, caplog, step):
     world.wait_until(lambda: odd._link.finished)
     other.close()
     ws._link.abandon()
+
+
+@pytest.mark.parametrize('when', ['before it looks', 'when it watches'])
+def test_a_descriptor_that_is_closed_from_outside_is_that_links_end_alone(world, when):
+    """As by ``ws.sock.close()``.  The number may be in use again at once."""
+    ws, peer = accepted(world)
+    odd, other = connected(world)
+    on_duty, number = odd._link._watchman, odd._link.wire.fd
+    if when == 'when it watches':
+        is_looked_after(odd, other)
+    theirs, ours = tcp_pair(world)
+    odd.sock.close()
+    if when == 'before it looks':
+        world.wait_until(lambda: odd._link not in on_duty._links.values() or odd._link._adopted)
+    os.dup2(ours.fileno(), number)
+    ours.close()
+    again = Server.accept(environ_for(world.closing(socket.socket(fileno=number))))
+    third = Peer(theirs, client=True)
+    third.head()
+    is_looked_after(again, third)
+    is_looked_after(ws, peer)
+    assert Watchman._current is on_duty
+    for one in (again, ws):
+        one._link.abandon()
+
+
+def test_an_interrupted_way_back_lets_the_next_one_receive(world, monkeypatch):
+    """Ctrl-C, and Ctrl-C again behind it."""
+    ws, peer = accepted(world)
+    unblock = threads.ThreadLink._unblock
+
+    def interrupted(self):
+        monkeypatch.undo()
+        unblock(self)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(threads.ThreadLink, '_unblock', interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        ws.receive(timeout=0.01)
+    peer.send((TEXT, b'hello'))
+    assert ws.receive(5) == 'hello'
+    ws._link.abandon()
+
+
+def test_links_that_are_made_meanwhile_disturb_nobody_who_gives_up(world, monkeypatch):
+    """A WeakSet that changes while it is iterated over raises RuntimeError."""
+    ws, peer = accepted(world)
+
+    class Changing(list):
+        asked = 0
+
+        def __iter__(self):
+            self.asked += 1
+            if self.asked == 1:
+                raise RuntimeError('Set changed size during iteration')
+            return super().__iter__()
+
+    monkeypatch.setattr(links, '_live', Changing([ws._link]))
+    links.give_up(ws._link.wire)
+    monkeypatch.undo()
+    assert not ws.connected
+    peer.expect_eof()
 
 
 def test_one_that_was_never_put_on_duty_goes_all_the_same(world, monkeypatch):

@@ -1,0 +1,140 @@
+"""Exceptions that are not about the connection, though they look so.
+
+A signal handler and a timeout of a green library may raise an OSError like any
+other, TimeoutError most of all.  It comes out as it is, and says nothing of the peer.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+
+import pytest
+from support.frames import TEXT
+from support.peer import accepted
+
+from simple_websocket import Client, ConnectionClosed, ConnectionError
+
+pytestmark = pytest.mark.only('default-codec')
+LARGE = b'x' * 16_000_000  # more than TCP takes of a peer that does not read
+
+
+class Alarm(TimeoutError):
+    """What a handler of SIGALRM raises."""
+
+
+@pytest.fixture
+def alarm():
+    """Raises Alarm in this thread as soon as a condition holds."""
+
+    def raise_(*_):
+        raise Alarm('enough')
+
+    before = signal.signal(signal.SIGALRM, raise_)
+    threads = []
+
+    def once(world, condition):
+        def wait():
+            world.wait_until(condition)
+            signal.pthread_kill(main, signal.SIGALRM)
+
+        main = threading.main_thread().ident
+        threads.append(threading.Thread(target=wait))
+        threads[-1].start()
+
+    yield once
+    signal.signal(signal.SIGALRM, before)
+    for thread in threads:
+        thread.join(5)
+
+
+@pytest.mark.only('threads')
+@pytest.mark.parametrize('timeout', [None, 30])
+def test_an_alarm_in_receive_loses_nothing(world, alarm, timeout):  # invariant 3
+    ws, peer = accepted(world)
+    alarm(world, lambda: ws._link._blocked)
+    with pytest.raises(Alarm):
+        ws.receive(timeout)
+    assert ws.connected
+    peer.send((TEXT, b'hello'))
+    assert ws.receive(5) == 'hello'
+    ws._link.abandon()
+
+
+@pytest.mark.only('threads')
+def test_an_alarm_in_send_comes_out_and_fails_the_connection(world, alarm):  # invariant 2
+    ws, _ = accepted(world)
+    alarm(world, lambda: ws._link._waiting)
+    with pytest.raises(Alarm):
+        ws.send(LARGE)
+    with pytest.raises(ConnectionClosed) as closed:
+        ws.receive(5)
+    assert closed.value.reason == 1006
+
+
+@pytest.mark.only('green')
+def test_a_timeout_of_the_callers_comes_out_of_send(world, classes):
+    ws, _ = accepted(world, **classes)
+    mine = Alarm('mine')
+    with pytest.raises(Alarm) as raised, world.Timeout(0.05, mine):
+        ws.send(LARGE)
+    assert raised.value is mine
+    assert not ws.connected
+
+
+@pytest.mark.only('green')
+@pytest.mark.parametrize('open_timeout', [None, 30])
+def test_a_timeout_of_the_callers_comes_out_of_connect(world, classes, open_timeout):
+    _, port = world.listen()  # lets in, and says nothing
+    mine = Alarm('mine')
+    with pytest.raises(Alarm) as raised, world.Timeout(0.05, mine):
+        Client.connect(f'ws://127.0.0.1:{port}', open_timeout=open_timeout, **classes)
+    assert raised.value is mine
+
+
+def test_a_timeout_of_its_own_is_the_end_of_the_connection(world, classes):
+    ws, _ = accepted(world, **classes)
+    with pytest.raises(ConnectionClosed) as closed:
+        ws.send(LARGE, timeout=0.05)
+    assert closed.value.reason == 1006
+    assert isinstance(closed.value.__cause__, TimeoutError)
+
+
+@pytest.mark.parametrize('long', [30 * 86400.0, 1e10, float('inf')])
+def test_a_wait_may_be_longer_than_the_kernel_can_count(world, classes, long):
+    """poll() counts milliseconds in 31 bits: 24.8 days."""
+    ws, peer = accepted(world, ping_interval=long, **classes)
+    receiving = world.spawn(ws.receive, long)
+    sending = world.spawn(ws.send, LARGE, long)
+    world.sleep(0.02)  # for both to be waiting
+    assert not receiving.done and not sending.done
+    peer.send((TEXT, b'hello'))
+    peer.read()
+    assert receiving.join() == 'hello'
+    sending.join()
+    listener, port = world.listen()
+    answering = world.spawn(lambda: listener.accept()[0].close())
+    with pytest.raises(ConnectionError):
+        Client.connect(f'ws://127.0.0.1:{port}', open_timeout=long, **classes)
+    answering.join()
+    assert ws.connected
+    ws._link.abandon()
+
+
+def test_the_kernel_is_asked_again_behind_its_longest_wait(monkeypatch):
+    from simple_websocket.profiles import threads
+
+    asked = []
+
+    class Poll:
+        def register(self, *_):
+            pass
+
+        def poll(self, milliseconds):
+            asked.append(milliseconds)
+            return len(asked) == 3
+
+    monkeypatch.setattr(threads, 'original', lambda *_: Poll)
+    assert threads.wait_for(0, False, 2.5 * threads.LONGEST_WAIT)
+    day = threads.LONGEST_WAIT * 1000
+    assert asked == [day, day, day / 2]
