@@ -143,9 +143,8 @@ class EventletLink(HubLink):
             if timer is not None:
                 timer.cancel()
 
-    def _kick(self) -> None:
-        if self._receiver is not None or self._senders or self._closers:
-            self._hub.schedule_call_global(0, self._switch_out)
+    def _in_hub(self, function: Callable[..., Any], *arguments: Any) -> None:
+        self._hub.schedule_call_global(0, function, *arguments)
 
     def _call_home(self, function: Callable[[], None]) -> bool:
         return self._mailbox.post(function)

@@ -49,9 +49,8 @@ class GeventLink(HubLink):
             timer.stop()
             timer.close()
 
-    def _kick(self) -> None:
-        if self._receiver is not None or self._senders or self._closers:
-            self._loop.run_callback(self._switch_out)
+    def _in_hub(self, function: Callable[..., Any], *arguments: Any) -> None:
+        self._loop.run_callback(function, *arguments)
 
     def _call_home(self, function: Callable[[], None]) -> bool:
         self._loop.run_callback_threadsafe(gevent.spawn, function)

@@ -29,10 +29,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from ..closure import ABNORMAL_CLOSURE
 from ..errors import ConnectionClosed, SimpleWebsocketError
 from ..inbox import Message
 from ..protocol import ENDED, ENDING, Protocol
 from . import express
+from .errand import Busy, Errand, presence
 from .link import TURN, Link, Payload
 from .originals import builtin, original
 from .wire import Wire
@@ -48,6 +50,7 @@ class HubLink(Link):
         '_closers',
         '_get_ident',
         '_hub',
+        '_is_there',
         '_reading',
         '_receiver',
         '_senders',
@@ -66,6 +69,7 @@ class HubLink(Link):
         self._hub = hub
         self._get_ident: Callable[[], int] = builtin('threading', 'get_ident')
         self._home = self._get_ident()
+        self._is_there = presence()
         self._receiver: Any = None
         # None until there was one: most connections are idle.
         self._senders: list[tuple[int, Any]] | None = None
@@ -86,9 +90,8 @@ class HubLink(Link):
         """Switch to the hub until it switches back, an exception, or ``timeout``."""
 
     @abstractmethod
-    def _kick(self) -> None:
-        """Have the hub call ``_switch_out`` soon: waiters are resumed by the
-        hub only, never by another greenlet, which would not come back."""
+    def _in_hub(self, function: Callable[..., Any], *arguments: Any) -> None:
+        """Have the hub itself call it soon."""
 
     @abstractmethod
     def _call_home(self, function: Callable[[], None]) -> bool:
@@ -170,6 +173,12 @@ class HubLink(Link):
             self._arm(self.protocol.deadline)
         self._switch_out()
 
+    def _kick(self) -> None:
+        """Have the hub look who is to go on: waiters are resumed by it only, never by
+        another greenlet, which would not come back."""
+        if self._receiver is not None or self._senders or self._closers:
+            self._in_hub(self._switch_out)
+
     def _poison(self) -> None:
         super()._poison()
         self._kick()
@@ -195,8 +204,12 @@ class HubLink(Link):
 
     def receive(self, timeout: float | None) -> Message | None:
         if self._get_ident() != self._home and not self.finished:
-            carried: Message | None = self._from_outside(lambda: self.receive(timeout))
-            return carried
+            with suppress(Busy):
+                carried: Message | None = self._from_outside(
+                    lambda: self.receive(timeout), timeout, self._give_back
+                )
+                return carried
+            return None
         protocol = self.protocol
         if self._taken >= TURN:
             self._give_way()
@@ -284,7 +297,7 @@ class HubLink(Link):
 
     def send(self, opcode: int, payload: Payload, timeout: float | None) -> None:
         if self._get_ident() != self._home and not self.finished:
-            self._from_outside(lambda: self.send(opcode, payload, timeout))
+            self._outside_in_time(lambda: self.send(opcode, payload, timeout), timeout)
             return
         if self._inside:
             self._put_off(opcode, payload)
@@ -352,7 +365,7 @@ class HubLink(Link):
 
     def wait_until_sent(self, mark: int, timeout: float | None) -> None:
         if self._get_ident() != self._home and not self.finished:
-            self._from_outside(lambda: self.wait_until_sent(mark, timeout))
+            self._outside_in_time(lambda: self.wait_until_sent(mark, timeout), timeout)
             return
         current = self._current()
         if current is None:
@@ -397,8 +410,10 @@ class HubLink(Link):
 
     def join(self, timeout: float | None) -> bool:
         if self._get_ident() != self._home and not self.finished:
-            joined: bool = self._from_outside(lambda: self.join(timeout))
-            return joined
+            with suppress(Busy):
+                joined: bool = self._from_outside(lambda: self.join(timeout), timeout)
+                return joined
+            return False
         self._wait_for_end(timeout, whole=True)
         return self.finished
 
@@ -422,29 +437,56 @@ class HubLink(Link):
                 if self._closers and entry in self._closers:
                     self._closers.remove(entry)
 
-    def _from_outside(self, function: Callable[[], Any]) -> Any:
-        """Call a method in the hub's thread and bring back what it gives."""
-        lock = original('threading', 'Lock')()
-        lock.acquire()
-        outcome: list[Any] = []
+    def _from_outside(
+        self,
+        function: Callable[[], Any],
+        timeout: float | None = None,
+        give_back: Callable[[Any], None] = lambda result: None,
+    ) -> Any:
+        """Call a method in the hub's thread and bring back what it gives.
 
-        def run() -> None:
-            try:
-                outcome.extend((function(), None))
-            except BaseException as error:  # carried over to the caller
-                outcome.extend((None, error))
-            finally:
-                lock.release()
-
-        if not self._call_home(run):
+        :param timeout: seconds that the hub has for it.
+        :param give_back: see ``Errand``.
+        :raises Busy: when they are over.
+        """
+        errand = Errand(function, give_back)
+        if not self._call_home(errand.run):
             while not self.finished:  # it is about to be
                 original('time', 'sleep')(0.001)
             return function()
-        lock.acquire()
-        result, error = outcome
-        if error is not None:
-            raise error
-        return result
+        try:
+            if not errand.wait(timeout, self._is_there):
+                if self._is_there() is None:
+                    self._end_alone()
+                raise Busy(f'the hub had no time for it in {timeout} s')
+        except BaseException:
+            errand.leave()
+            if not self.finished:
+                self._call_home(lambda: errand.recall(self._in_hub))
+            raise
+        return errand.result()
+
+    def _outside_in_time(self, function: Callable[[], None], timeout: float | None) -> None:
+        """Something to be sent: the connection fails if the hub is too busy for it."""
+        try:
+            self._from_outside(function, timeout)
+        except Busy as busy:
+            self.abandon()
+            raise ConnectionClosed(ABNORMAL_CLOSURE) from TimeoutError(str(busy))
+
+    def _end_alone(self) -> None:
+        """The hub's thread has ended: nobody else touches this link any more.
+
+        :raises ConnectionClosed: always.
+        """
+        self.finished = True
+        self.protocol.abort()
+        self.wire.let_go()
+        raise self._closed()
+
+    def _give_back(self, message: Message | None) -> None:
+        if message is not None:
+            self.protocol.input_buffer().appendleft(message)
 
     def abandon(self) -> None:
         with suppress(Exception):  # the hub may be gone; so is the process then

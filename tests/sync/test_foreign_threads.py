@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
+from _queue import Empty, SimpleQueue
+
 import pytest
 from support.frames import TEXT
 from support.peer import accepted
@@ -94,3 +98,117 @@ def test_a_call_of_an_os_thread_waits_for_an_end_that_is_about_to_come(world, mo
     peer.expect_close(4001)
     peer.close()
     assert late.join() == 4001
+
+
+class Alarm(Exception):
+    pass
+
+
+class Elsewhere:
+    """A connection in the hub of another OS thread, which a test may keep busy."""
+
+    def __init__(self, world):
+        self.world = world
+        self._made, self._orders = SimpleQueue(), SimpleQueue()
+        self._thread = world.original('threading', 'Thread')(target=self._live, daemon=True)
+        self._thread.start()
+        self.ws, self.peer = self._made.get(timeout=5)
+
+    def _live(self):
+        self._made.put(accepted(self.world))
+        while True:
+            with contextlib.suppress(Empty):
+                order = self._orders.get_nowait()
+                if order == 'end':
+                    return
+                self._made.put(order)
+                self._orders.get()  # the hub stands still, until there is another one
+            self.world.sleep(0.001)
+
+    def order(self, what):
+        self._orders.put(what)
+        if what == 'be busy':
+            assert self._made.get(timeout=5) == what
+
+    def end(self):
+        self._orders.put('end')
+        self._thread.join(5)
+        assert not self._thread.is_alive()
+
+
+@pytest.fixture
+def elsewhere(world):
+    return Elsewhere(world)
+
+
+@pytest.mark.only('green')
+@pytest.mark.only('default-codec')
+def test_an_interrupted_receive_elsewhere_loses_nothing(elsewhere):  # invariant 3
+    ws, peer = elsewhere.ws, elsewhere.peer
+
+    def raise_(*_):
+        raise Alarm
+
+    before = signal.signal(signal.SIGALRM, raise_)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        with pytest.raises(Alarm):
+            ws.receive()
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    peer.send((TEXT, b'one'), (TEXT, b'two'))
+    assert [ws.receive(5), ws.receive(5)] == ['one', 'two']
+    ws._link.give_up()
+    elsewhere.end()
+
+
+@pytest.mark.only('green')
+@pytest.mark.only('default-codec')
+def test_a_hub_that_is_busy_costs_no_more_than_the_timeout(elsewhere):  # invariant 4
+    ws, peer = elsewhere.ws, elsewhere.peer
+    peer.send((TEXT, b'one'))
+    elsewhere.world.wait_until(lambda: len(ws.input_buffer))
+    elsewhere.order('be busy')
+    assert ws.receive(timeout=0.05) is None
+    elsewhere.order('go on')
+    assert ws.receive(5) == 'one'
+    elsewhere.order('be busy')
+    assert ws._link.join(0.05) is False
+    with pytest.raises(ConnectionClosed) as closed:
+        ws.send('late', timeout=0.05)
+    assert closed.value.reason == 1006
+    elsewhere.order('go on')
+    elsewhere.world.wait_until(lambda: ws._link.finished)
+    assert ws.close_reason == 1006
+    elsewhere.end()
+
+
+@pytest.mark.only('green')
+@pytest.mark.only('default-codec')
+@pytest.mark.parametrize('call', ['send', 'receive', 'close'])
+def test_a_hub_whose_thread_has_ended_ends_its_connections(elsewhere, monkeypatch, call):
+    ws = elsewhere.ws
+    elsewhere.end()
+    monkeypatch.setattr(ws._link, '_home', 1)  # whoever comes may have its number
+    with pytest.raises(ConnectionClosed) as closed:
+        getattr(ws, call)(*(('x',) if call == 'send' else ()))
+    assert closed.value.reason == 1006
+    assert ws._link.finished and not ws.connected
+
+
+@pytest.mark.only('green')
+def test_a_message_that_nobody_is_there_to_take_is_given_back():
+    """The caller has left when it had been fetched."""
+    from simple_websocket.profiles.errand import Errand
+
+    given = []
+    errand = Errand(lambda: 'a message', given.append)
+    errand.run()
+    errand.leave()
+    errand.recall(None)
+    assert given == ['a message']
+    other = Errand(lambda: given.append('run'), given.append)
+    other.leave()
+    other.run()
+    other.recall(None)
+    assert given == ['a message']

@@ -1,0 +1,118 @@
+"""A call that an OS thread has made by the hub of another.
+
+The caller waits on a real lock while a greenlet of the hub's thread does what is
+asked.  It may leave before that is over: interrupted (Ctrl-C), or since its time is
+up while the hub is busy.  Then it has the errand recalled, which may not have begun,
+may wait, or be done: a message that it has fetched meanwhile is the next receiver's.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+from weakref import ref
+
+from greenlet import getcurrent
+
+from .originals import original
+
+#: Seconds between two looks whether the hub's thread is there still.
+_LOOK_INTERVAL = 0.5
+
+
+class Busy(Exception):
+    """The hub had no time for an errand."""
+
+
+class _Recalled(BaseException):
+    """Thrown into a greenlet whose caller has left."""
+
+
+class _Presence:
+    """In the memory of a thread: goes when it does."""
+
+
+_memory: threading.local | None = None
+
+
+def presence() -> Callable[[], Any]:
+    """What gives None once the thread that calls has ended."""
+    global _memory
+    if _memory is None:
+        _memory = original('threading', 'local')()
+    try:
+        here = _memory.here
+    except AttributeError:
+        here = _memory.here = _Presence()
+    return ref(here)
+
+
+class Errand:
+    """One call.
+
+    :param function: what to call.
+    :param give_back: called in the hub's thread with what ``function`` returned when
+                      there is nobody any more to take it.
+    """
+
+    def __init__(self, function: Callable[[], Any], give_back: Callable[[Any], None]) -> None:
+        self._function = function
+        self._give_back = give_back
+        self._lock = original('threading', 'Lock')()
+        self._lock.acquire()
+        self._greenlet: Any = None
+        self._result: Any = None
+        self._error: BaseException | None = None
+        self._recalled = self._over = False
+
+    def run(self) -> None:
+        """In a greenlet of the hub's thread."""
+        try:
+            if not self._recalled:
+                self._greenlet = getcurrent()
+                self._result = self._function()
+        except BaseException as error:  # carried over to the caller
+            self._error = error
+        finally:
+            self._over = True
+            self._lock.release()
+
+    def wait(self, timeout: float | None, is_there: Callable[[], Any]) -> bool:
+        """Wait until it is done.
+
+        :param timeout: seconds, None for as long as it takes.
+        :param is_there: from ``presence``, of the hub's thread.
+        :returns: False when the time ran out, or there is nobody to do it.
+        """
+        while True:
+            interval = _LOOK_INTERVAL if timeout is None else min(timeout, _LOOK_INTERVAL)
+            if self._lock.acquire(True, max(interval, 0)):
+                return True
+            if timeout is not None:
+                timeout -= interval
+                if timeout <= 0:
+                    return False
+            if is_there() is None:
+                return False
+
+    def result(self) -> Any:
+        """What came of it, raised or returned."""
+        if self._error is not None:
+            raise self._error
+        return self._result
+
+    def leave(self) -> None:
+        """By the caller, who goes; ``recall`` has to follow in the hub's thread."""
+        self._recalled = True
+
+    def recall(self, in_hub: Callable[..., Any]) -> None:
+        """In a greenlet of the hub's thread.
+
+        :param in_hub: has the hub itself call something.
+        """
+        if self._over:
+            if self._result is not None:
+                self._give_back(self._result)
+        elif self._greenlet is not None:
+            in_hub(self._greenlet.throw, _Recalled)
