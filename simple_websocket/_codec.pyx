@@ -7,10 +7,11 @@ word for word; ``tests/core/test_codec.py`` holds the two against each other.
 The path of a frame that is read: ``feed`` parses the header where the caller's
 buffer has it, allocates the payload's bytes object and unmasks straight into
 it; nothing else is copied.  A message that came in one piece is seen by
-``whole``, which makes the ``str`` or ``bytes`` of it at once.  Only a header or a control frame that ends in the
-middle is kept, in ``_kept``, until the rest of it comes; some payload of a data
-frame is handed on at once.  The path of one that is written: ``encode``
-allocates the frame and masks the payload straight into its place.
+``whole``, which makes the ``str`` or ``bytes`` of it at once.  Only a header or
+a control frame that ends in the middle is kept, in ``_kept``, until the rest of
+it comes; some payload of a data frame is handed on at once.  The path of one
+that is written: ``encode`` allocates the frame and masks the payload straight
+into its place.
 
 ``codec.py`` imports this file when ``Chunk`` is defined; ``_codec.pxd`` shows
 ``profiles/_pump.pyx``, which is compiled too, what it may call in C.

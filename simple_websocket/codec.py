@@ -65,6 +65,8 @@ class _Judge(Extension):
     the current frame is.
     """
 
+    name = 'frame judge'
+
     def __init__(self, limit: int | None, max_fragments: int | None, compression: bool) -> None:
         self.limit = limit
         self.max_fragments = max_fragments
@@ -75,8 +77,6 @@ class _Judge(Extension):
         self._fragments = 0
         self._control = False
         self._length = 0
-
-    name = 'frame judge'
 
     def offer(self) -> bool:
         # It is no extension that a peer could see: nobody asks, but wsproto's
