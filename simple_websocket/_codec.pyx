@@ -204,16 +204,17 @@ cdef Py_ssize_t put_header(
 # -- in ---------------------------------------------------------------------
 
 cdef object chunk_of(
-    int opcode, object payload, bint final, bint compressed, int code
+    int opcode, object payload, bint final, bint compressed, int code, bint ends_frame
 ):
     """``Chunk(...)`` without the detour through its Python constructor."""
     cdef PyTypeObject *type_ = <PyTypeObject *>Chunk
-    chunk = type_.tp_alloc(type_, 5)
+    chunk = type_.tp_alloc(type_, 6)
     put(chunk, 0, opcode)
     put(chunk, 1, payload)
     put(chunk, 2, final)
     put(chunk, 3, compressed)
     put(chunk, 4, code)
+    put(chunk, 5, ends_frame)
     return chunk
 
 
@@ -352,7 +353,7 @@ cdef class CompiledDecoder:
             if used < 0:
                 self._failed = True
                 chunks.append(chunk_of(
-                    FAILURE, self._violation[1].encode(), True, False, self._violation[0]
+                    FAILURE, self._violation[1].encode(), True, False, self._violation[0], True
                 ))
                 break
             if not used:
@@ -488,5 +489,5 @@ cdef class CompiledDecoder:
             payload = PyBytes_FromStringAndSize(NULL, size)
             mask_into(<unsigned char *>PyBytes_AS_STRING(payload), data, size, key)
         return chunk_of(
-            opcode, payload, whole and self._fin, self._compressed and not control, 0
+            opcode, payload, whole and self._fin, self._compressed and not control, 0, whole
         )

@@ -55,6 +55,7 @@ class Chunk(NamedTuple):
     final: bool  #: whether the message ends here
     compressed: bool  #: RSV1 of the message's first frame; a control frame has none
     code: int = 0  #: the close code, for FAILURE (``payload`` says why)
+    ends_frame: bool = True  #: whether its frame ends here
 
 
 class _Judge(Extension):
@@ -172,7 +173,8 @@ class WsprotoDecoder:
                 opcode, payload, complete, fin = frame
                 assert isinstance(payload, bytes)
                 compressed = judge.compressed and not opcode.iscontrol()
-                chunks.append(Chunk(int(opcode), payload, complete and fin, compressed))
+                final = complete and fin
+                chunks.append(Chunk(int(opcode), payload, final, compressed, 0, complete))
         except ParseFailed as error:
             self._failed = True
             chunks.append(Chunk(FAILURE, str(error).encode(), True, False, int(error.code)))

@@ -49,10 +49,10 @@ _WINDOW = 32768
 _INPUT_STEP = 1 << 16
 _OUTPUT_STEP = 1 << 18
 
-#: How often a DEFLATE stream may end (BFINAL) within one message.  A sender
-#: has reason to do it once a fragment; each end costs us a new context, for
-#: as little as two bytes of input.
-_MAX_STREAMS = 1024
+#: How often a DEFLATE stream may end (BFINAL) in a message, beyond once a
+#: fragment, for which a sender has reason.  Each end costs us a new context, for
+#: as little as two bytes of input, and nothing else that is bounded sees it.
+_SPARE_ENDS = 16
 
 _SYNC_TAIL = b'\x00\x00\xff\xff'
 
@@ -447,7 +447,10 @@ class PerMessageDeflate:
         # Till then zlib keeps a window of its own, and one is enough.
         self._window = bytearray()
         self._keep_window = False
-        self._streams = 0  # that ended within the current message
+        # The streams of the current message: whether one ended, and how often
+        # that may happen yet.
+        self._ended = False
+        self._ends_left = _SPARE_ENDS + 1
 
     def __repr__(self) -> str:
         return (
@@ -475,7 +478,13 @@ class PerMessageDeflate:
         rest = deflater.flush(zlib.Z_SYNC_FLUSH)
         return head + rest[:-4]
 
-    def decompress(self, chunk: Buffer, final: bool, limit: int | None = None) -> bytes:
+    def decompress(
+        self,
+        chunk: Buffer,
+        final: bool,
+        limit: int | None = None,
+        ends_fragment: bool = True,
+    ) -> bytes:
         """Inflate the next part of a message (RFC 7692 section 7.2.2).
 
         What is left incomplete at the end of a message is noticed when it
@@ -486,6 +495,8 @@ class PerMessageDeflate:
         :param chunk: compressed bytes, any number, also none.
         :param final: whether the message ends with them.
         :param limit: bytes that may come out of this call, None for no limit.
+        :param ends_fragment: whether a fragment of the message ends with them:
+                              the next may end a DEFLATE stream once more.
         :return: the bytes that came out, at most ``limit``.
         :raises InflateTooBig: there is more; no more than ``limit + 1`` bytes
             were made, and those are gone.
@@ -499,6 +510,8 @@ class PerMessageDeflate:
                 output = self._go_on(output, rest, left)
             if final:
                 self._end_message()
+            elif ends_fragment and self._ends_left <= _SPARE_ENDS:
+                self._ends_left += 1
         except zlib.error as error:
             self._drop_inflater()
             raise InflateError(f'corrupt compressed data: {error}') from error
@@ -555,7 +568,8 @@ class PerMessageDeflate:
         bits = max(self.decompress_bits, 9)
         if not self._window:
             return zlib.decompressobj(-bits)
-        return zlib.decompressobj(-bits, zdict=bytes(self._window[-_WINDOW:]))
+        # zlib copies the end of it, as much as the window holds, and does so now.
+        return zlib.decompressobj(-bits, zdict=self._window)
 
     def _end_stream(self) -> None:
         """Go on behind a block with BFINAL set (RFC 7692 section 7.2.3.4).
@@ -565,9 +579,10 @@ class PerMessageDeflate:
         back to the beginning of the message only.  This is enough for every
         peer that uses zlib, whose window doesn't outlive a stream either.
         """
-        self._streams += 1
-        if self._streams > _MAX_STREAMS:
+        if not self._ends_left:
             raise InflateError('too many final blocks in a message')
+        self._ends_left -= 1
+        self._ended = True
         self._inflater = None
         self._keep_window = True
 
@@ -576,12 +591,13 @@ class PerMessageDeflate:
         if inflater is not None:
             if inflater.decompress(_TRAILER, 1) or inflater.eof:
                 raise InflateError('the compressed message is incomplete')
-        elif not self._streams:
+        elif not self._ended:
             # 7.2.3.6: an empty message has one byte
             raise InflateError('the compressed message has no data')
         # Otherwise the message ended with a final block, and the sender left
         # out the empty block that should follow: clear enough.
-        self._streams = 0
+        self._ended = False
+        self._ends_left = _SPARE_ENDS + 1
         if not self.decompress_takeover:
             self._drop_inflater()
         elif not self._keep_window:
@@ -591,4 +607,3 @@ class PerMessageDeflate:
         self._inflater = None
         self._window.clear()
         self._keep_window = False
-        self._streams = 0

@@ -299,14 +299,14 @@ class Protocol:
     def _on_data(self, chunk: Chunk) -> None:
         if not self._listening:
             return  # section 1.4: data behind a Close, either's, is discarded
-        opcode, payload, final, compressed, _ = chunk
+        opcode, payload, final, compressed, _, ends_frame = chunk
         if opcode != CONTINUATION:
             self._text = opcode == TEXT
         if compressed:
             assert self._deflate is not None
             room = None if self._limit is None else self._limit - len(self._parts or b'')
             try:
-                payload = self._deflate.decompress(payload, final, room)
+                payload = self._deflate.decompress(payload, final, room, ends_frame)
             except DeflateError as error:
                 self.fail(error.code, str(error))
                 return

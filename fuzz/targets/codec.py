@@ -63,7 +63,11 @@ def merged(chunks: list[Chunk]) -> list[Chunk]:
         if chunk.opcode == CONTINUATION and last and not last.final and last.opcode <= BINARY:
             if last.opcode != FAILURE:
                 assert chunk.compressed == last.compressed
-                chunk = last._replace(payload=last.payload + chunk.payload, final=chunk.final)
+                chunk = last._replace(
+                    payload=last.payload + chunk.payload,
+                    final=chunk.final,
+                    ends_frame=chunk.ends_frame,
+                )
                 joined.pop()
         joined.append(chunk)
     # An empty beginning of a message shows only in some splits.

@@ -39,13 +39,15 @@ def decode(codec, client, pieces, **options):
     merged = []
     for piece in pieces:
         for chunk in decoder.feed(piece):
-            opcode, payload, final, compressed, code = chunk
+            opcode, payload, final, compressed, _, ends_frame = chunk
             assert type(payload) is bytes
             assert not merged or merged[-1].opcode != FAILURE, 'a chunk behind the failure'
             last = merged[-1] if merged else None
             if opcode == CONTINUATION and last and not last.final and last.opcode <= BINARY:
                 payload = last.payload + payload
-                merged[-1] = last._replace(payload=payload, final=final)
+                merged[-1] = last._replace(
+                    payload=payload, final=final, ends_frame=ends_frame
+                )
                 assert compressed is last.compressed
             else:
                 merged.append(chunk)
@@ -142,7 +144,9 @@ def test_a_payload_is_handed_on_as_it_arrives(codec, client):
     head = data[:-4]
     decoder = codec.Decoder(client)
     assert decoder.feed(head) == []
-    assert decoder.feed(data[len(head) : len(head) + 1]) == [Chunk(BINARY, b'a', False, False)]
+    assert decoder.feed(data[len(head) : len(head) + 1]) == [
+        Chunk(BINARY, b'a', False, False, ends_frame=False)
+    ]
     assert decoder.feed(b'') == []
     assert decoder.feed(data[len(head) + 1 :]) == [Chunk(CONTINUATION, b'bcd', True, False)]
 
@@ -449,7 +453,7 @@ def test_every_codec_gives_the_same_chunks_at_every_step(stream, compression, li
 
 def well_typed(chunk):
     types = [type(field) for field in chunk]
-    return type(chunk) is Chunk and types == [int, bytes, bool, bool, int]
+    return type(chunk) is Chunk and types == [int, bytes, bool, bool, int, bool]
 
 
 @violations

@@ -104,19 +104,47 @@ class TestFinalBlocks:
         with pytest.raises(InflateError):
             engine.decompress(b'', True)
 
-    def test_no_more_than_1024_may_be_in_a_message(self):
+    def test_no_more_than_17_may_be_in_one_fragment(self):
         engine = PerMessageDeflate()
         for _ in range(2):
-            assert engine.decompress(ENDED * 1024, True) == b''
-        with pytest.raises(InflateError):
-            engine.decompress(ENDED * 1025, True)
+            assert engine.decompress(ENDED * 17, True) == b''
+        with pytest.raises(InflateError, match='too many final blocks'):
+            engine.decompress(ENDED * 18, True)
 
-    def test_they_are_counted_over_the_fragments(self):
+    @pytest.mark.parametrize('piece', [1, 2, 3, 7])
+    def test_they_are_counted_over_the_pieces_of_a_fragment(self, piece):
+        """However it comes: what is refused whole is refused in pieces, and as late."""
+        data = ENDED * 18
         engine = PerMessageDeflate()
-        for _ in range(1024):
-            assert engine.decompress(ENDED, False) == b''
-        with pytest.raises(InflateError):
-            engine.decompress(ENDED, False)
+        for at in range(0, 34, piece):
+            assert engine.decompress(data[at : min(at + piece, 34)], False, None, False) == b''
+        with pytest.raises(InflateError, match='too many final blocks'):
+            engine.decompress(data[34:], True)
+
+    @pytest.mark.parametrize('cut', [False, True])
+    def test_a_sender_may_end_each_fragment_with_one(self, cut):
+        engine = PerMessageDeflate()
+        for _ in range(2000):
+            if cut:
+                assert engine.decompress(HELLO_FINAL[:3], False, None, False) == b'He'
+                assert engine.decompress(HELLO_FINAL[3:], False) == b'llo'
+            else:
+                assert engine.decompress(HELLO_FINAL, False) == b'Hello'
+        assert engine.decompress(HELLO_FINAL, True) == b'Hello'
+
+    def test_fragments_without_one_do_not_allow_more_later(self):
+        engine = PerMessageDeflate()
+        for _ in range(100):
+            assert engine.decompress(HELLO + b'\0\0\xff\xff', False) == b'Hello'
+        with pytest.raises(InflateError, match='too many final blocks'):
+            engine.decompress(ENDED * 18, True)
+
+    def test_each_fragment_allows_one_more(self):
+        engine = PerMessageDeflate()
+        assert engine.decompress(ENDED * 17, False) == b''
+        assert engine.decompress(ENDED, False) == b''
+        with pytest.raises(InflateError, match='too many final blocks'):
+            engine.decompress(ENDED * 2, True)
 
     @pytest.mark.parametrize('behind', [HELLO, HELLO_FINAL, HELLO_FINAL + HELLO])
     @pytest.mark.parametrize('size', [65530, 65531, 65532])

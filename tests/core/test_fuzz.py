@@ -82,8 +82,8 @@ def test_the_deflate_target_sees_more_than_the_limit(monkeypatch):
     target = importlib.import_module('fuzz.targets.deflate')
 
     class Boundless(target.PerMessageDeflate):
-        def decompress(self, chunk, final, limit=None):
-            return super().decompress(chunk, final, None)
+        def decompress(self, chunk, final, limit=None, ends_fragment=True):
+            return super().decompress(chunk, final, None, ends_fragment)
 
     broken(monkeypatch, 'fuzz.targets.deflate', 'PerMessageDeflate', Boundless)
     with pytest.raises(AssertionError):

@@ -406,6 +406,10 @@ COMPRESSED = {
         [Frame(BINARY, deflated(TALE, True), rsv=4), Frame(BINARY, ZIPPED, rsv=4)],
         [TALE, TALE],
     ),
+    'BFINAL in each of many fragments': (
+        fragments(BINARY, *[deflated(b'one', True)[:-1]] * 40, b'\0', compressed=True),
+        [b'one' * 40],
+    ),
     'several blocks': (
         # 7.2.3.5: two blocks of which the first was flushed
         [Frame(BINARY, b'\xf2\x48\x05\x00\x00\x00\xff\xff\xca\xc9\xc9\x07\x00', rsv=4)],
@@ -430,6 +434,13 @@ def test_corrupt_compressed_data_fails_with_1007(client):
     check_failure(client, [Frame(BINARY, b'\x07corrupt', rsv=4)], 1007, deflate=True)
     broken = fragments(BINARY, ZIPPED[:9], b'\xff\xff\xff', compressed=True)
     check_failure(client, broken, 1007, deflate=True)
+
+
+def test_more_ends_of_streams_than_fragments_have_use_for_fail_with_1007(client):
+    ends = b'\x03\x00' * 18  # 7.2.3.4: each costs a window, for two bytes
+    check_failure(client, [Frame(BINARY, ends, rsv=4)], 1007, deflate=True)
+    late = fragments(BINARY, ZIPPED, *[b''] * 30, ends, compressed=True)
+    check_failure(client, late, 1007, deflate=True)
 
 
 def test_invalid_utf8_in_a_compressed_text_fails_with_1007(client):

@@ -206,7 +206,7 @@ def merged(codec, client, pieces, options):
     decoder = codec.Decoder(client, **limits)
     messages, controls, message = [], [], None
     for piece in pieces:
-        for opcode, payload, final, compressed, code in decoder.feed(piece):
+        for opcode, payload, final, compressed, code, _ in decoder.feed(piece):
             if opcode == FAILURE:
                 return messages, controls, code
             if opcode >= CLOSE:
