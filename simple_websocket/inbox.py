@@ -1,7 +1,10 @@
-"""The queue of messages between a connection and who receives on it."""
+"""Messages on their way from a connection to who receives on it: put together,
+and then in a queue."""
 
 from __future__ import annotations
 
+import codecs
+import io
 from collections import deque
 
 Message = str | bytes
@@ -9,6 +12,65 @@ Message = str | bytes
 #: Bytes of binary and characters of text in the receive queue from which
 #: reading stops, however few messages they are.
 MAX_QUEUE_SIZE = 1 << 20
+
+#: Parts of a text are joined, until they have so many characters.
+_SMALL = 1 << 10
+
+
+class Parts:
+    """A message of which not all has come.
+
+    Text is decoded as it comes, so that it fails as soon as no continuation could
+    make it valid (RFC 6455 section 8.1).
+
+    ``len()`` says how many bytes have come.
+
+    :param text: whether it is a text.
+    """
+
+    __slots__ = ('_binary', '_cut', '_size', '_texts')
+
+    def __init__(self, text: bool) -> None:
+        self._binary = None if text else io.BytesIO()
+        self._texts = ['']
+        self._cut = b''  # the beginning of a character
+        self._size = 0
+
+    def __len__(self) -> int:
+        return self._size
+
+    def add(self, payload: bytes, final: bool = False) -> None:
+        """Take the next part.
+
+        :param final: whether it is the last.
+        :raises UnicodeDecodeError: when a text cannot be valid any more.
+        """
+        self._size += len(payload)
+        if self._binary is not None:
+            self._binary.write(payload)
+            return
+        data = self._cut + payload
+        text, used = codecs.utf_8_decode(data, 'strict', final)
+        self._cut = data[used:]
+        # Python waits for the third byte before it tells a surrogate.
+        if b'\xed\xa0' <= self._cut < b'\xee':
+            codecs.utf_8_decode(self._cut, 'strict', True)
+        # A peer may send a byte at a time, and a str for each takes fifty.
+        if len(self._texts[-1]) < _SMALL:
+            self._texts[-1] += text
+        else:
+            self._texts.append(text)
+
+    def whole(self, payload: bytes) -> Message:
+        """Take the last part.
+
+        :returns: the message.
+        :raises UnicodeDecodeError: when a text is not valid.
+        """
+        self.add(payload, True)
+        if self._binary is not None:
+            return self._binary.getvalue()
+        return ''.join(self._texts)
 
 
 class InputBuffer(deque[Message]):

@@ -46,7 +46,6 @@ any green library.
 
 from __future__ import annotations
 
-import codecs
 import os
 import sys
 from collections import deque
@@ -70,7 +69,7 @@ from .codec import (
 )
 from .deflate import DeflateError
 from .errors import ConnectionClosed
-from .inbox import InputBuffer, Message
+from .inbox import InputBuffer, Message, Parts
 
 if TYPE_CHECKING:
     from .deflate import PerMessageDeflate
@@ -82,8 +81,6 @@ MAX_APPETITE = 1 << 16
 
 #: Frames to read at once, about: for so long a hub may be held up.
 MANY_FRAMES = 512
-
-_Utf8Decoder = codecs.getincrementaldecoder('utf-8')
 
 _DATA = frozenset((CONTINUATION, TEXT, BINARY))
 
@@ -120,8 +117,8 @@ class Protocol:
     __slots__ = (
         '_chunks', '_decoder', '_deflate', '_ending', '_limit', '_listening', '_max_queue',
         '_next_ping', '_now', '_owed_ping', '_owed_pong', '_parts', '_ping', '_ping_interval',
-        '_ping_timeout', '_pong_due', '_stalled', '_text', '_utf8', 'answering', 'appetite',
-        'client', 'close_code', 'close_reason', 'close_timeout', 'congested', 'deadline', 'dirty',
+        '_ping_timeout', '_pong_due', '_stalled', '_text', 'answering', 'appetite', 'client',
+        'close_code', 'close_reason', 'close_timeout', 'congested', 'deadline', 'dirty',
         'eof_seen', 'half_close', 'heard', 'latency', 'messages', 'out', 'plain_below', 'state',
     )  # fmt: skip
 
@@ -167,8 +164,7 @@ class Protocol:
 
         # The message that is being put together.
         self._text = False
-        self._parts: bytearray | None = None
-        self._utf8: codecs.IncrementalDecoder | None = None
+        self._parts: Parts | None = None
 
         self._ping_interval = ping_interval
         self._ping_timeout = ping_timeout
@@ -312,31 +308,20 @@ class Protocol:
                 return
         message: Message
         try:
-            if final and not self._parts:
-                message = str(payload, 'utf-8') if self._text else payload
-            else:
-                if self._text:
-                    self._check_utf8(payload)
+            if not final:
                 if self._parts is None:
-                    self._parts = bytearray()
-                self._parts += payload
-                if not final:
-                    return
-                whole, self._parts = self._parts, None
-                message = str(whole, 'utf-8') if self._text else bytes(whole)
+                    self._parts = Parts(self._text)
+                self._parts.add(payload)
+                return
+            parts, self._parts = self._parts, None
+            if parts:
+                message = parts.whole(payload)
+            else:
+                message = str(payload, 'utf-8') if self._text else payload
         except UnicodeDecodeError:
             self.fail(INVALID_PAYLOAD, 'invalid UTF-8')
         else:
             self.input_buffer().append(message)
-
-    def _check_utf8(self, payload: bytes) -> None:
-        """Fail as soon as no continuation could make the text valid (8.1)."""
-        if self._utf8 is None:
-            self._utf8 = _Utf8Decoder()
-        self._utf8.decode(payload)
-        # Python waits for the third byte before it tells a surrogate.
-        if b'\xed\xa0' <= self._utf8.getstate()[0] < b'\xee':
-            self._utf8.decode(b'', True)
 
     def _on_ping(self, chunk: Chunk) -> None:
         if self.state != OPEN:

@@ -115,6 +115,17 @@ def test_a_fin_that_never_comes_keeps_the_payload_and_no_more():
     assert peak_of(lambda: feed(end, data, MUCH // 4096)) < MUCH + 4 * MIB
 
 
+def test_a_text_in_one_byte_fragments_keeps_its_characters_and_no_more():
+    end = End(max_fragments=None)
+    text = 'ü漢'.encode() * 256
+    data = wire([Frame(CONTINUATION, text[at : at + 1], False) for at in range(len(text))], True)
+    end.say(Frame(TEXT, b'', False))
+    size = MUCH // 16 // len(text) * len(text)  # five bytes are two characters of two bytes
+    assert peak_of(lambda: feed(end, data, size // len(text))) < size + 2 * MIB
+    end.say(Frame(CONTINUATION))
+    assert end.got == ['ü漢' * (size // 5)]
+
+
 # D9
 
 
