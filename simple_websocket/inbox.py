@@ -6,6 +6,8 @@ from __future__ import annotations
 import codecs
 import io
 from collections import deque
+from functools import wraps
+from typing import Any
 
 Message = str | bytes
 
@@ -73,8 +75,25 @@ class Parts:
         return ''.join(self._texts)
 
 
+def _counted(name: str) -> Any:
+    """A method of deque, with the books made anew behind it."""
+    change = getattr(deque, name)
+
+    @wraps(change)
+    def method(buffer: InputBuffer, *args: Any) -> Any:
+        try:
+            return change(buffer, *args)
+        finally:
+            buffer._count()
+
+    return method
+
+
 class InputBuffer(deque[Message]):
     """The messages that were received and not yet taken, oldest first.
+
+    It belongs to the application as well, which may do with it what can be done
+    with a deque.  Where that makes room, reading goes on at the next ``receive()``.
 
     :param max_messages: the number of them from which it is full.
     """
@@ -94,18 +113,13 @@ class InputBuffer(deque[Message]):
         if len(self) >= self._max_messages or self._size >= MAX_QUEUE_SIZE:
             self.full = True
 
-    def appendleft(self, message: Message) -> None:
-        """Put a message back, before the others."""
-        super().appendleft(message)
-        self._size += len(message)
-
     def pop(self, index: int = -1) -> Message:
         """Take the message at ``index`` out (the last one by default).
 
         :raises IndexError: when there is none.
         """
         message = self[index]
-        del self[index]
+        super().__delitem__(index)
         self._shrink(message)
         return message
 
@@ -122,6 +136,28 @@ class InputBuffer(deque[Message]):
         self._size -= len(gone)
         if self.full:
             self.full = len(self) >= self._max_messages or self._size >= MAX_QUEUE_SIZE
+
+    # All else that changes a deque is rare.
+
+    appendleft, clear, remove = map(_counted, ('appendleft', 'clear', 'remove'))
+    extend, extendleft, insert = map(_counted, ('extend', 'extendleft', 'insert'))
+    __iadd__, __imul__ = map(_counted, ('__iadd__', '__imul__'))
+    __delitem__, __setitem__ = map(_counted, ('__delitem__', '__setitem__'))
+
+    def _count(self) -> None:
+        self._size = sum(map(len, self))
+        self.full = len(self) >= self._max_messages or self._size >= MAX_QUEUE_SIZE
+
+    # For a copy, deque itself would call our constructor with the messages.
+
+    def copy(self) -> deque[Message]:  # type: ignore[override]
+        """The messages, in a deque of their own."""
+        return deque(self)
+
+    __copy__ = copy  # type: ignore[assignment]
+
+    def __add__(self, other: deque[Message]) -> deque[Message]:  # type: ignore[override]
+        return self.copy() + other
 
     def __repr__(self) -> str:
         return f'<{len(self)} messages>'

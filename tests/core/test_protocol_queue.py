@@ -3,7 +3,9 @@ nothing is in the way of closing."""
 
 from __future__ import annotations
 
+import copy
 import tracemalloc
+from collections import deque
 
 import pytest
 from hypothesis import given
@@ -301,6 +303,74 @@ def test_the_buffer_is_a_sequence_of_messages():
     for take in (buffer.pop, buffer.popleft, lambda: buffer.pop(0)):
         with pytest.raises(IndexError):
             take()
+
+
+WAYS_OUT = {
+    'clear': lambda buffer: buffer.clear(),
+    'del': lambda buffer: buffer.__delitem__(0),
+    'remove': lambda buffer: buffer.remove(b'bc'),
+    'pop': lambda buffer: buffer.pop(0),
+    'times nothing': lambda buffer: buffer.__imul__(0),
+}
+WAYS_IN = {
+    'extend': lambda buffer: buffer.extend(['x', b'y']),
+    'extendleft': lambda buffer: buffer.extendleft(['x', b'y']),
+    'insert': lambda buffer: (buffer.insert(0, 'x'), buffer.insert(1, b'y')),
+    '+=': lambda buffer: buffer.__iadd__(['x', b'y']),
+    'appendleft': lambda buffer: (buffer.appendleft('x'), buffer.appendleft('y')),
+}
+
+
+@pytest.mark.parametrize('way', WAYS_OUT.values(), ids=WAYS_OUT)
+def test_whatever_takes_messages_out_of_a_full_buffer_makes_room(client, way):
+    end = stopped(client, *texts(4, 5))
+    end.protocol.messages[1] = b'bc'
+    way(end.protocol.messages)
+    assert not end.protocol.messages.full
+    left = len(end.protocol.messages)
+    assert end.drain()[left:] == ['3', '4', '5']
+    assert not end.protocol.paused
+
+
+@pytest.mark.parametrize('way', WAYS_IN.values(), ids=WAYS_IN)
+def test_whatever_puts_messages_into_the_buffer_counts_them(way):
+    buffer = InputBuffer(3)
+    buffer.append('a')
+    way(buffer)
+    assert (len(buffer), buffer.full) == (3, True)
+    buffer = InputBuffer(10)
+    buffer.append(bytes(MAX_QUEUE_SIZE - 2))
+    way(buffer)
+    assert buffer.full
+
+
+def test_messages_that_are_replaced_count_as_what_they_are_now():
+    buffer = InputBuffer(10)
+    buffer.extend([bytes(MAX_QUEUE_SIZE), 'b'])
+    assert buffer.full
+    buffer[0] = 'small'
+    assert not buffer.full
+    buffer[1] = bytes(MAX_QUEUE_SIZE)
+    assert buffer.full
+
+
+def test_messages_that_could_not_all_be_put_in_count_as_far_as_they_were():
+    buffer = InputBuffer(2)
+
+    def broken():
+        yield from ('a', 'b')
+        raise OSError
+
+    with pytest.raises(OSError):
+        buffer.extend(broken())
+    assert (list(buffer), buffer.full) == (['a', 'b'], True)
+
+
+def test_a_copy_of_the_buffer_is_a_deque_of_its_own():
+    buffer = InputBuffer(2)
+    buffer.extend(['a', 'b'])
+    for other in (buffer.copy(), copy.copy(buffer), buffer + deque()):
+        assert (type(other), list(other)) == (deque, ['a', 'b'])
 
 
 def test_the_buffer_is_full_by_size_until_enough_is_taken():
