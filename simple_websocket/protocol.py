@@ -10,8 +10,7 @@ calls it from one place at a time and follows these rules:
 * ``out`` holds the frames to write, in their order: write them whole.  Set
   ``congested`` when TCP takes no more, call ``drained()`` when it has taken all;
 * a receiver takes with ``take()`` and calls ``ask()`` when there was nothing;
-  while it waits, ``deliver()`` in place of ``feed()`` spares the queue; so does
-  ``direct()``, for who decodes what he receives himself;
+  while it waits, what comes may be spared the queue: see ``direct()``;
 * when ``dirty`` is set, look again at ``state``, ``paused``, ``half_close``
   and ``deadline``, and call ``tick()`` when that deadline has come;
 * in ``ENDED``: write what is in ``out``, then end our half of TCP if
@@ -186,17 +185,17 @@ class Protocol:
                 self.heard = True
                 self.input_buffer().append(message)
                 return
-        self._decode(data)
-
-    def _decode(self, data: bytes | bytearray) -> None:
-        """Take in what is not one whole message."""
         if self.state == OPEN or self.state == CLOSING:
             self.take_in(self._decoder.feed(data))
 
     def direct(self) -> Any:
-        """The decoder, where what it gives now has nothing before it: a message
-        may go to a receiver who waits, who sets ``heard`` and ``answering``; its
-        chunks go into ``take_in()``.  None where there is something."""
+        """The decoder, for a link whose receiver waits and which decodes what comes
+        itself.  A message that comes ``whole()`` is the receiver's at once; the
+        link sets ``heard`` and ``answering``.  The chunks of all else go into
+        ``take_in()``.
+
+        :returns: None where something is before what comes now: ``feed()`` it.
+        """
         if self.state == OPEN and not (self._chunks or self.messages):
             return self._decoder
         return None
@@ -220,20 +219,6 @@ class Protocol:
         enough = MANY_FRAMES * size // len(chunks)
         self.appetite = min(enough, 2 * self.appetite, MAX_APPETITE)
         self.dirty = True
-
-    def deliver(self, data: bytes) -> Message | None:
-        """``feed()`` for a receiver that waits, since nothing was there to take.
-
-        :returns: the message, when the bytes are one message and nothing else,
-                  as most are; it was taken.  None: see what there is to take.
-        """
-        if self.state == OPEN and not (self._chunks or self.messages):
-            message = self._decoder.whole(data)
-            if message is not None:
-                self.heard = self.answering = True
-                return message
-        self._decode(data)
-        return None
 
     def input_buffer(self) -> InputBuffer:
         """``messages``, from now on there."""

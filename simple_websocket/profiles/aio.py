@@ -217,10 +217,13 @@ class AioLink(Link, asyncio.BufferedProtocol):
                 self.protocol.feed(data)
                 self._after()
         else:
-            message = self.protocol.deliver(data)
+            decoder = self.protocol.direct()
+            message = None if decoder is None else decoder.whole(data)
             if message is None:
+                self.protocol.feed(data)
                 self._after()
             else:
+                self.protocol.heard = self.protocol.answering = True
                 receiver.set_result(message)
         self._measure(len(data))
 

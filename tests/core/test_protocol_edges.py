@@ -119,12 +119,24 @@ class TestFeed:
         assert end.drain() == ['0', '1', '2', 'last']
 
 
-class TestDeliver:
-    """`deliver()` gives a message that came alone to who waits for it."""
+class TestDirect:
+    """`direct()` lets a message that comes alone go to who waits for it."""
 
     @pytest.fixture
     def deliver(self, end):
-        return lambda *frames: end.protocol.deliver(wire(frames, not end.client))
+        """Receive as a link does, for who waits."""
+
+        def deliver(*frames):
+            protocol, data = end.protocol, wire(frames, not end.client)
+            decoder = protocol.direct()
+            message = None if decoder is None else decoder.whole(data)
+            if message is None:
+                protocol.feed(data)
+            else:
+                protocol.heard = protocol.answering = True
+            return message
+
+        return deliver
 
     def test_a_message_alone_is_given_and_not_kept(self, end, deliver):
         assert deliver(Frame(TEXT, b'one')) == 'one'

@@ -288,7 +288,7 @@ def test_an_interrupt_in_the_hub_fails_the_connection(world, monkeypatch):
     world.wait_until(lambda: ws._link._receiver is not None)
     peer.send((TEXT, b'lost'), (TEXT, b'too'))
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        for method in ('deliver', 'feed', 'take_in'):
+        for method in ('feed', 'take_in'):
             patch.setattr(Protocol, method, interrupt)
         ws._link._on_readable()  # as the hub would call it
     assert receiving.join() == 1006
