@@ -363,8 +363,13 @@ def test_what_pip_is_told_to_install_exists(command):
     setup = configparser.ConfigParser()
     setup.read(ROOT / 'setup.cfg', encoding='utf-8')
     for word in command.words[2:]:
-        name, extras = re.fullmatch(r'([\w-]+)(?:\[([\w,]+)\])?', word).groups('')
+        if word == '.':  # the clone
+            continue
+        pattern = r'([\w-]+)(?:\[([\w,]+)\])?(?:>=(\d+))?'
+        name, extras, least = re.fullmatch(pattern, word).groups('')
         if name == setup['metadata']['name']:
+            # Without it pip may take 1.x, on which the pages' programs fail.
+            assert least == setup['metadata']['version'].split('.')[0]
             assert set(filter(None, extras.split(','))) <= set(setup['options.extras_require'])
         else:
             assert name in (ROOT / 'requirements' / 'full.txt').read_text()
