@@ -18,6 +18,7 @@ from simple_websocket import ConnectionError, Server
 
 app = Flask(__name__)
 TOKEN = os.environ.get('TOKEN', 'sesame')
+ORIGINS = ['same', 'https://app.example.com', None]  # None: without one, so no browser
 
 
 @app.route('/private', websocket=True)
@@ -26,7 +27,7 @@ def private():
     if not hmac.compare_digest(request.args.get('token', '').encode(), TOKEN.encode()):
         abort(401)
     try:
-        ws = Server.accept(request.environ, origins=['same', 'https://app.example.com', None])
+        ws = Server.accept(request.environ, origins=ORIGINS, max_message_size=2**16)
     except ConnectionError:
         return ''  # answered already, with 403 for another origin
     with ws:

@@ -3,7 +3,8 @@
     pip install simple-websocket
     python client.py ws://127.0.0.1:5000/echo
 
-The end of the input (Ctrl-D) closes the connection.
+One thread may receive while another sends. What comes behind close() is discarded:
+so the end of the input (Ctrl-D) closes only when each line has got its answer.
 """
 
 import sys
@@ -12,21 +13,25 @@ import threading
 from simple_websocket import Client
 
 
-def show(ws):
+def show(ws, answers):
     for message in ws:
         print(message, flush=True)
+        answers.release()
     print(f'closed: {ws.close_reason} {ws.close_message or ""}'.rstrip(), flush=True)
 
 
 def main(url='ws://127.0.0.1:5000/echo'):
     with Client.connect(url, ping_interval=25, max_message_size=2**20) as ws:
-        # One thread may receive while another sends.
-        reader = threading.Thread(target=show, args=(ws,), daemon=True)
+        answers, owed = threading.Semaphore(0), 0
+        reader = threading.Thread(target=show, args=(ws, answers), daemon=True)
         reader.start()
         for line in sys.stdin:
             if not ws.connected:
                 break
             ws.send(line.rstrip('\n'))
+            owed += 1
+        while owed and ws.connected and answers.acquire(timeout=5):
+            owed -= 1
     reader.join(5)
 
 

@@ -9,16 +9,13 @@ import os
 
 from aiohttp import web
 
-from simple_websocket import AioServer, ConnectionClosed
+from simple_websocket import AioServer
 
 
 async def echo(request):
-    ws = await AioServer.accept(aiohttp=request, max_message_size=2**20)
-    try:
-        while True:
-            await ws.send(await ws.receive())
-    except ConnectionClosed:
-        pass
+    async with await AioServer.accept(aiohttp=request, max_message_size=2**20) as ws:
+        async for message in ws:
+            await ws.send(message)
     return web.Response()  # aiohttp wants one; it is not sent
 
 

@@ -9,18 +9,19 @@ uvicorn itself needs a WebSocket library: wsproto, which is here already.
 
 import os
 
-from simple_websocket import AioServer, ConnectionClosed
+from simple_websocket import AioServer
 
 
 async def app(scope, receive, send):
+    if scope['type'] == 'http':  # a plain request: there is a WebSocket only
+        await send({'type': 'http.response.start', 'status': 404})
+        await send({'type': 'http.response.body'})
     if scope['type'] != 'websocket':
-        return  # uvicorn answers 500; a framework would route this
-    ws = await AioServer.accept(asgi=(scope, receive, send))
-    try:
-        while True:
-            await ws.send(await ws.receive())
-    except ConnectionClosed:
-        pass
+        return
+    connection = scope, receive, send
+    async with await AioServer.accept(asgi=connection, max_message_size=2**20) as ws:
+        async for message in ws:
+            await ws.send(message)
 
 
 if __name__ == '__main__':

@@ -130,7 +130,7 @@ def test_ctrl_c_with_an_open_connection(name):
                 assert ws.recv(timeout=5) is NotImplemented  # nothing more came
 
 
-@pytest.mark.parametrize('name', [name for name in ECHO if 'asgi' not in name])
+@pytest.mark.parametrize('name', ECHO)
 def test_a_plain_request_for_the_endpoint_is_a_client_error(name):
     with serving(name) as (program, port):
         http_ = http.client.HTTPConnection('127.0.0.1', port, timeout=5)
@@ -149,6 +149,18 @@ def test_a_client_sends_lines_and_prints_the_answers():
             program.process.stdin.close()
             assert program.wait() == 0
             assert program.stdout == 'one\nzwölf\nclosed: 1000\n'
+            assert program.stderr == ''
+        check_clean_end(server)
+
+
+def test_a_client_whose_input_ends_at_once_waits_for_the_answers():
+    with serving('echo_wsgi.py') as (server, port):
+        lines = ''.join(f'line {n}\n' for n in range(200))
+        with running('client.py', f'ws://127.0.0.1:{port}/echo') as program:
+            program.process.stdin.write(lines)
+            program.process.stdin.close()
+            assert program.wait() == 0
+            assert program.stdout == f'{lines}closed: 1000\n'
             assert program.stderr == ''
         check_clean_end(server)
 
