@@ -20,7 +20,7 @@ from typing import Any, TypeVar, cast
 
 from . import client_handshake, deflate, handshake
 from .asgi import Conversation, WebSocketASGI
-from .closure import NORMAL_CLOSURE, close_payload
+from .close_codes import NORMAL_CLOSURE, close_payload
 from .codec import TEXT
 from .connection import Connection, encode_message
 from .errors import ConnectionError

@@ -21,7 +21,7 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 from . import handshake
-from .closure import ABNORMAL_CLOSURE, NO_STATUS, NORMAL_CLOSURE, close_payload
+from .close_codes import ABNORMAL_CLOSURE, NO_STATUS, NORMAL_CLOSURE, close_payload
 from .codec import MESSAGE_TOO_BIG
 from .connection import exit_code
 from .errors import ConnectionClosed, ConnectionError, SimpleWebsocketError

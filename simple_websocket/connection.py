@@ -10,7 +10,7 @@ import warnings
 from contextlib import suppress
 from typing import Any
 
-from .closure import GOING_AWAY, INTERNAL_ERROR
+from .close_codes import GOING_AWAY, INTERNAL_ERROR
 from .codec import BINARY, TEXT
 from .errors import ConnectionClosed, SimpleWebsocketError
 from .inbox import InputBuffer

@@ -51,7 +51,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-from .closure import ABNORMAL_CLOSURE, INTERNAL_ERROR, NO_STATUS, close_payload, sendable
+from .close_codes import ABNORMAL_CLOSURE, INTERNAL_ERROR, NO_STATUS, close_payload, sendable
 from .codec import (
     BINARY,
     CLOSE,

@@ -15,7 +15,7 @@ import logging
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from .closure import GOING_AWAY, INTERNAL_ERROR, NORMAL_CLOSURE, close_payload
+from .close_codes import GOING_AWAY, INTERNAL_ERROR, NORMAL_CLOSURE, close_payload
 from .errors import ConnectionClosed, ConnectionError
 from .profiles.aio import AioLink
 

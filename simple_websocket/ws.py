@@ -21,7 +21,7 @@ from typing import Any
 from weakref import ref
 
 from . import client_handshake, deflate, handshake, hosts
-from .closure import INTERNAL_ERROR, NORMAL_CLOSURE, close_payload
+from .close_codes import INTERNAL_ERROR, NORMAL_CLOSURE, close_payload
 from .codec import TEXT
 from .connection import Connection, encode_message, exit_code
 from .dial import Dial

@@ -52,7 +52,7 @@ KEPT = WHERE / 'kept'
 #: There while a run of all mutants is not through: a digest of what is tested.
 UNFINISHED = WHERE / 'unfinished'
 
-MODULES = ('protocol', 'inbox', 'closure', 'deflate', 'handshake', 'client_handshake')
+MODULES = ('protocol', 'inbox', 'close_codes', 'deflate', 'handshake', 'client_handshake')
 TESTS = (
     *('appetite', 'deflate', 'deflate_edges', 'direct', 'handshake', 'handshake_edges'),
     *('options', 'protocol', 'protocol_close', 'protocol_edges', 'protocol_keepalive'),

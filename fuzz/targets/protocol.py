@@ -16,7 +16,7 @@ from typing import Any
 
 from fuzz.reader import Reader, cuts, frame
 from simple_websocket import ConnectionClosed
-from simple_websocket.closure import ABNORMAL_CLOSURE, NO_STATUS, close_payload, sendable
+from simple_websocket.close_codes import ABNORMAL_CLOSURE, NO_STATUS, close_payload, sendable
 from simple_websocket.deflate import PerMessageDeflate
 from simple_websocket.inbox import MAX_QUEUE_SIZE
 from simple_websocket.protocol import CLOSING, DONE, ENDED, ENDING, OPEN, Protocol

@@ -22,7 +22,7 @@ PACKAGE = pathlib.Path(simple_websocket.__file__).parent
 #: What a line has in one tuple knows nothing of each other.
 LAYERS = (
     ('errors',),
-    ('codec', 'closure', 'deflate', 'handshake', 'inbox'),
+    ('codec', 'close_codes', 'deflate', 'handshake', 'inbox'),
     ('client_handshake', 'protocol'),
     ('profiles', 'hosts', 'options'),
     ('connection', 'dial'),

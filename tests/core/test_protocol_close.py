@@ -23,7 +23,7 @@ from support.frames import (
 from support.lab import End, ways
 
 from simple_websocket import ConnectionClosed
-from simple_websocket.closure import close_payload, sendable
+from simple_websocket.close_codes import close_payload, sendable
 from simple_websocket.protocol import CLOSING, DONE, ENDED, ENDING, OPEN
 
 

@@ -6,7 +6,7 @@ import pytest
 from support.frames import BINARY, PING, PONG, TEXT, Frame, closing, parse, wire
 from support.lab import End
 
-from simple_websocket.closure import close_payload, sendable
+from simple_websocket.close_codes import close_payload, sendable
 from simple_websocket.deflate import PerMessageDeflate
 from simple_websocket.inbox import MAX_QUEUE_SIZE, InputBuffer
 from simple_websocket.protocol import DONE, ENDED, ENDING

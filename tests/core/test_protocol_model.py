@@ -25,7 +25,7 @@ from support.lab import Clock, deflated
 from support.model import ANYTHING, DONE, ENDING, OPEN, ORDER, Closed, Event, Model, viable
 
 from simple_websocket import ConnectionClosed
-from simple_websocket.closure import close_payload
+from simple_websocket.close_codes import close_payload
 from simple_websocket.deflate import PerMessageDeflate
 from simple_websocket.protocol import Protocol
 

@@ -11,7 +11,7 @@ from support.frames import BINARY, CLOSE, TEXT, parse
 from support.lab import Clock, quick
 
 from simple_websocket import ConnectionClosed
-from simple_websocket.closure import close_payload
+from simple_websocket.close_codes import close_payload
 from simple_websocket.deflate import PerMessageDeflate
 from simple_websocket.protocol import DONE, ENDED, ENDING, OPEN, Protocol
 

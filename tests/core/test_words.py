@@ -12,7 +12,7 @@ from simple_websocket.client_handshake import (
     ClientHandshake,
     parse_url,
 )
-from simple_websocket.closure import close_payload
+from simple_websocket.close_codes import close_payload
 from simple_websocket.deflate import (
     Deflate,
     ExtensionSyntaxError,

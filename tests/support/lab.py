@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from hypothesis import settings
 
 from simple_websocket import codec as seam
-from simple_websocket.closure import close_payload
+from simple_websocket.close_codes import close_payload
 from simple_websocket.protocol import ENDED, Protocol
 
 from .frames import CLOSE, Frame, parse, wire
