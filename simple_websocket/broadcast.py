@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from .codec import encode
 from .connection import encode_message
@@ -28,10 +28,10 @@ class Broadcast(NamedTuple):
 
 
 def broadcast(
-    connections: Iterable[Any],
+    connections: Iterable[Base],
     data: Any,
     *,
-    slow: str = 'skip',
+    slow: Literal['skip', 'close', 'wait'] = 'skip',
     timeout: float | None = None,
 ) -> Broadcast:
     """Send a message to many connections, and let no slow one hold up the others.
