@@ -155,8 +155,7 @@ class AioServer(AioBase):
         self._options = Options.of(
             type(self).__name__, receive_bytes, ping_interval, max_message_size, options
         )
-        handshake.parse_origins(origins)
-        self._origins = origins
+        self._origins = handshake.parse_origins(origins)
 
     @classmethod
     async def accept(

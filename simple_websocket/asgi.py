@@ -129,8 +129,7 @@ class WebSocketASGI(Conversation):
         self.subprotocols = handshake.parse_subprotocols(subprotocols)
         self.subprotocol: str | None = None
         self._options = Options(**options)
-        self._origins = origins
-        handshake.parse_origins(origins)
+        self._origins = handshake.parse_origins(origins)
         self._server_receive = receive
         self._server_send = send
         self._choose = choose_subprotocol or self.choose_subprotocol

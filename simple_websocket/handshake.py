@@ -105,6 +105,10 @@ def parse_subprotocols(option: object) -> list[str]:
     return names
 
 
+class CheckedHeaders(Headers):
+    """What ``normalize_headers`` returns, and takes as it is."""
+
+
 def normalize_headers(headers: object) -> Headers:
     """Return a ``headers=`` argument as a list of pairs.
 
@@ -115,9 +119,11 @@ def normalize_headers(headers: object) -> Headers:
     """
     if headers is None:
         return []
+    if isinstance(headers, CheckedHeaders):
+        return headers
     if isinstance(headers, Mapping):
         headers = headers.items()
-    pairs: Headers = []
+    pairs = CheckedHeaders()
     for pair in _members('headers', headers, 'a mapping or a list of pairs'):
         if (
             isinstance(pair, (str, bytes))
@@ -398,7 +404,11 @@ def _offered_subprotocols(fields: Fields) -> list[str]:
 # Server: the origin (RFC 6455 section 10.2, RFC 6454)
 
 
-def parse_origins(origins: object) -> frozenset[str | None] | None:
+class Origins(frozenset[str | None]):
+    """What ``parse_origins`` returns, and takes as it is."""
+
+
+def parse_origins(origins: object) -> Origins | None:
     """Return an ``origins=`` argument as a set of normalised origins.
 
     :param origins: None for no check; or one origin; or an iterable of them.
@@ -409,16 +419,21 @@ def parse_origins(origins: object) -> frozenset[str | None] | None:
     :raises TypeError: it is something else.
     :raises ValueError: a string isn't an origin.
     """
-    if origins is None:
-        return None
+    if origins is None or isinstance(origins, Origins):
+        return origins
     if isinstance(origins, str):
         origins = [origins]
-    allowed: set[str | None] = set()
-    for origin in _members('origins', origins, 'a str or a list of them'):
+    given = tuple(_members('origins', origins, 'a str or a list of them'))
+    for origin in given:
         if origin is not None and not isinstance(origin, str):
-            raise TypeError(
-                f'origins must be strings or None, not {type(origin).__name__}'
-            )
+            raise TypeError(f'origins must be strings or None, not {type(origin).__name__}')
+    return _normalized(given)
+
+
+@lru_cache(maxsize=64)  # every connection of a server has the same
+def _normalized(origins: tuple[str | None, ...]) -> Origins:
+    allowed: set[str | None] = set()
+    for origin in origins:
         if origin is None or origin == 'same':
             allowed.add(origin)
             continue
@@ -429,7 +444,7 @@ def parse_origins(origins: object) -> frozenset[str | None] | None:
                 '(no path, no wildcard)'
             )
         allowed.add(normal)
-    return frozenset(allowed)
+    return Origins(allowed)
 
 
 def check_origin(request: UpgradeRequest, origins: object, secure: bool) -> None:
@@ -441,13 +456,14 @@ def check_origin(request: UpgradeRequest, origins: object, secure: bool) -> None
     pass only if it has None as a member.
 
     :param request: the request.
-    :param origins: what :func:`parse_origins` takes.
+    :param origins: what :func:`parse_origins` takes, or has returned: an option
+                    is parsed when it is given, and costs nothing here.
     :param secure: whether the client sees TLS.
     :raises Rejected: 403.
     :raises TypeError: ``origins`` has a wrong type.
     :raises ValueError: ``origins`` has a string that isn't an origin.
     """
-    allowed = parse_origins(origins)
+    allowed: frozenset[str | None] | None = parse_origins(origins)
     if allowed is None:
         return
     if request.origin is None:
@@ -555,7 +571,8 @@ def accept_response(
     :param request: the request.
     :param subprotocol: one that the client offered, or None.
     :param extensions: the value of ``Sec-WebSocket-Extensions``, or None.
-    :param headers: further header fields, what :func:`normalize_headers` takes.
+    :param headers: further header fields, what :func:`normalize_headers` takes,
+                    or has returned.
     :raises ValueError: the client didn't offer that subprotocol (and would
         have to fail the connection), or a header isn't valid.
     :raises TypeError: ``headers`` has a wrong type.

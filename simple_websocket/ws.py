@@ -275,15 +275,15 @@ class Server(Base):
         self._options = Options.of(
             'Server', receive_bytes, ping_interval, max_message_size, options
         )
-        handshake.parse_origins(origins)
-        handshake.normalize_headers(headers)
+        allowed = handshake.parse_origins(origins)
+        fields = handshake.normalize_headers(headers)
         host, sock = hosts.find_socket(environ)
         self.mode = host.mode
         chosen = resolve(profile, thread_class, event_class, selector_class, sock)
         wire = Wire(sock)
         try:
             leftover = hosts.take_over(host, environ, sock, _HostCallback(self))
-            response, compression = self._answer(host, origins, headers)
+            response, compression = self._answer(host, allowed, fields)
             protocol = self._options.protocol(False, _now, compression)
             protocol.out.append(response)
             self._open(chosen, wire, protocol, leftover)
@@ -335,7 +335,10 @@ class Server(Base):
         return handshake.choose_subprotocol(request.subprotocols, self.subprotocols)
 
     def _answer(
-        self, host: hosts.Host, origins: Any, headers: Any
+        self,
+        host: hosts.Host,
+        origins: handshake.Origins | None,
+        headers: handshake.Headers,
     ) -> tuple[bytes, deflate.PerMessageDeflate | None]:
         environ = self.environ
         if not host.tells_version:

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from simple_websocket import handshake
 from simple_websocket.client_handshake import (
     MAX_INFORMATIONAL,
     MAX_RESPONSE_HEAD,
@@ -450,6 +451,37 @@ class TestOrigin:
         with pytest.raises(error, match='origins'):
             check_origin(request(), origins, False)
 
+    @pytest.mark.parametrize(
+        ('origins', 'parsed'),
+        [
+            (None, None),
+            ([], set()),
+            ('same', {'same'}),
+            (['HTTP://A:80', 'null', None], {'http://a', 'null', None}),
+        ],
+    )
+    def test_what_was_parsed_is_taken_as_it_is(self, origins, parsed):
+        once = parse_origins(origins)
+        assert once == parsed
+        assert parse_origins(once) is once
+
+    def test_equal_options_are_parsed_once(self, monkeypatch):
+        parsed = []
+        normalize = handshake._normalize_origin
+        monkeypatch.setattr(
+            handshake,
+            '_normalize_origin',
+            lambda origin: parsed.append(origin) or normalize(origin),
+        )
+        origins = [f'https://{number}.once.example' for number in range(20)]
+        for _ in range(3):  # as for each connection of a server
+            allowed = parse_origins(list(origins))
+            check_origin(request(origin=origins[7]), allowed, False)
+        assert parsed == [*origins, *[origins[7]] * 3]
+        with pytest.raises(ValueError, match='b c'):
+            parse_origins([*origins, 'https://b c'])
+        assert parse_origins(origins) is allowed
+
 
 class TestSubprotocols:
     @pytest.mark.parametrize(
@@ -560,6 +592,11 @@ class TestHeaders:
     def test_anything_else_is_refused_by_name(self, headers, error):
         with pytest.raises(error, match='headers'):
             normalize_headers(headers)
+
+    def test_what_was_checked_is_taken_as_it_is(self):
+        once = normalize_headers({'A': ' 1'})
+        assert normalize_headers(once) is once == [('A', '1')]
+        assert b'\r\nA: 1\r\n' in accept_response(request(), None, None, once)
 
     def test_a_secret_value_is_not_shown_in_the_error(self):
         with pytest.raises(ValueError, match='A') as caught:

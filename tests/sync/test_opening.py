@@ -12,7 +12,14 @@ import pytest
 from support.frames import TEXT
 from support.peer import KEY, Peer, accepted, environ_for, switching, tcp_pair
 
-from simple_websocket import Client, ConnectionError, Server, get_profile, websocket_app
+from simple_websocket import (
+    Client,
+    ConnectionError,
+    Server,
+    get_profile,
+    handshake,
+    websocket_app,
+)
 
 pytestmark = pytest.mark.only('default-codec')
 
@@ -65,6 +72,23 @@ def test_an_origin_that_is_not_allowed_is_refused(world, classes):
                 Server.accept(environ, origins=origins, **classes)
             assert refused.value.status_code == 403
             assert Peer(theirs, client=True).head().startswith(b'HTTP/1.1 403 ')
+
+
+def test_origins_and_headers_are_parsed_once_a_connection(world, classes, monkeypatch):
+    parsed = []
+    for name in ('parse_origins', 'normalize_headers'):
+        parse = getattr(handshake, name)
+
+        def noting(option, parse=parse):
+            if not isinstance(option, (handshake.Origins, handshake.CheckedHeaders)):
+                parsed.append(option)
+            return parse(option)
+
+        monkeypatch.setattr(handshake, name, noting)
+    _, ours = tcp_pair(world)
+    options = {'origins': ['http://localhost'], 'headers': {'X-Own': 'yes'}, **classes}
+    Server.accept(environ_for(ours, origin='http://localhost'), **options)._link.abandon()
+    assert parsed == [['http://localhost'], {'X-Own': 'yes'}]
 
 
 def test_the_subprotocol_is_the_clients_first_that_we_support(world, classes):
