@@ -22,7 +22,7 @@ from . import client_handshake, deflate, handshake
 from .asgi import Conversation, WebSocketASGI
 from .close_codes import NORMAL_CLOSURE, close_payload
 from .codec import TEXT
-from .connection import Connection, encode_message
+from .connection import Connection, encode_message, name_the_host
 from .errors import ConnectionError
 from .options import Options, check_timeout
 from .profiles.aio import AioLink
@@ -468,7 +468,8 @@ class AioClient(AioBase):
             where['ssl'] = self._ssl_context or ssl.create_default_context()
             where['server_hostname'] = self._server_hostname or target.host
         try:
-            transport, _ = await loop.create_connection(lambda: opening, **where)
+            with name_the_host(target.host):
+                transport, _ = await loop.create_connection(lambda: opening, **where)
         except BaseException:
             if self._sock is not None:
                 self._sock.close()

@@ -15,6 +15,7 @@ import base64
 import os
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from urllib.parse import unquote_to_bytes, urlsplit
 
@@ -40,6 +41,9 @@ from .handshake import (
 #: and how many of those are put up with.
 MAX_RESPONSE_HEAD = 65536
 MAX_INFORMATIONAL = 16
+
+#: Bytes of a refusal's body that an error keeps.
+MAX_BODY = 1024
 
 _visible = re.compile(r'[\x21-\x7e]+')
 # Before HTTP/1.1 there was no Upgrade, and no 101 (RFC 9110 section 7.8).
@@ -80,14 +84,22 @@ def parse_url(url: str) -> URL:
         raise ValueError('url has a fragment, which a WebSocket URL must not have')
     scheme = re.match(r'([a-zA-Z][a-zA-Z0-9+.-]*)://', url)
     if scheme is None:
-        raise ValueError('url must begin with ws:// or wss://, which is missing')
+        raise ValueError(
+            f'url must begin with ws:// or wss://, which is missing: {_public(url)!r}'
+        )
     if scheme[1].lower() not in DEFAULT_PORTS:
         raise ValueError(f'url must begin with ws:// or wss://, not {scheme[1]}://')
     try:
         parts = urlsplit(url)
         userinfo, at, authority = parts.netloc.rpartition('@')
+        if authority[:1] in ('', ':'):
+            raise ValueError('it has no host')
         host, port = split_authority(authority)
     except ValueError as error:
+        if '@' in url:  # the words may have a part of the password in them
+            raise ValueError(
+                'url: no host follows the user and password; percent-encode what is in these'
+            ) from None
         raise ValueError(f'url: {error}') from error
     target = parts.path or '/'
     if '?' in url:
@@ -106,6 +118,11 @@ def parse_url(url: str) -> URL:
         host_header=host_header,
         authorization=_basic(userinfo) if at else None,
     )
+
+
+def _public(url: str) -> str:
+    """The beginning of what should be a URL, without what may be a secret."""
+    return url.rpartition('@')[2].partition('?')[0][:80]
 
 
 def _basic(userinfo: str) -> str:
@@ -254,9 +271,19 @@ class ClientHandshake:
                 if self._informational > MAX_INFORMATIONAL:
                     raise HandshakeError('too many informational responses')
             elif isinstance(event, h11.Response):
-                raise _refusal(event)
+                raise _refusal(event, self._body())
             else:  # there is nothing that could follow
                 raise HandshakeError('unexpected data in the handshake')
+
+    def _body(self) -> bytes:
+        """What came of a refusal's body together with its head."""
+        body = b''
+        with suppress(h11.RemoteProtocolError):
+            while len(body) < MAX_BODY and isinstance(
+                event := self._http.next_event(), h11.Data
+            ):
+                body += event.data
+        return body[:MAX_BODY]
 
     def _judge(self, headers: Headers, leftover: bytes) -> Response:
         """Check a 101 (RFC 6455 section 4.1)."""
@@ -290,11 +317,11 @@ def _text(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
     ]
 
 
-def _refusal(response: h11.Response) -> ConnectionError:
+def _refusal(response: h11.Response, body: bytes) -> ConnectionError:
     """Return what a final response means: no WebSocket, with its status."""
     headers = _text(response.headers)
     message = response.reason.decode('latin-1')
     location = header_values(index_fields(headers), 'location')
     if 300 <= response.status_code < 400 and location:
         message += f' (to {location[0]!r}; redirects are not followed)'
-    return ConnectionError(response.status_code, message[:300])
+    return ConnectionError(response.status_code, message[:300], headers, body)

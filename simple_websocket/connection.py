@@ -6,8 +6,10 @@ The classes of ``ws`` and ``aiows`` differ in how they wait.  What they hold
 
 from __future__ import annotations
 
+import socket
 import warnings
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from .close_codes import GOING_AWAY, INTERNAL_ERROR
@@ -43,6 +45,15 @@ def exit_code(kind: type[BaseException] | None) -> int | None:
     if kind is None or issubclass(kind, (ConnectionClosed, GeneratorExit)):
         return None
     return INTERNAL_ERROR if issubclass(kind, Exception) else GOING_AWAY
+
+
+@contextmanager
+def name_the_host(host: str) -> Iterator[None]:
+    """Say which host it is that can't be resolved; the resolver does not."""
+    try:
+        yield
+    except socket.gaierror as error:
+        raise type(error)(error.errno, f'{error.strerror}: {host}') from error
 
 
 class Connection:

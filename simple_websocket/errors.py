@@ -10,6 +10,7 @@ WSGI server that hands out no socket.
 from __future__ import annotations
 
 import copyreg
+from collections.abc import Iterable
 from typing import Any
 
 
@@ -30,10 +31,32 @@ class ConnectionError(SimpleWebsocketError):
                         server put on the wire; None where there was none (the
                         peer hung up, or did not speak HTTP).
     :param message: what went wrong, in words.
+    :param headers: the headers of the server's refusal, pairs as they came.
+    :param body: the beginning of its body, as far as it came together with the
+                 headers, 1024 bytes at most.
     """
 
-    def __init__(self, status_code: int | None = None, message: str | None = None) -> None:
+    #: The HTTP status of the refusal, or None.
+    status_code: int | None
+
+    #: For a client: the headers of the server's refusal, pairs of a name and a
+    #: value; else empty.
+    headers: list[tuple[str, str]]
+
+    #: For a client: what came of the refusal's body together with the headers,
+    #: 1024 bytes at most; else empty.
+    body: bytes
+
+    def __init__(
+        self,
+        status_code: int | None = None,
+        message: str | None = None,
+        headers: Iterable[tuple[str, str]] = (),
+        body: bytes = b'',
+    ) -> None:
         self.status_code = status_code
+        self.headers = list(headers)
+        self.body = body
         text = 'Connection error'
         if status_code is not None:
             text += f': {status_code}'
@@ -50,6 +73,12 @@ class ConnectionClosed(SimpleWebsocketError):
                    without a code, 1006 for an end without a Close.
     :param message: the text that came with it, or None.
     """
+
+    #: The close code.
+    reason: int
+
+    #: The text that came with it, or None.
+    message: str | None
 
     def __init__(self, reason: int | None = 1005, message: str | None = None) -> None:
         self.reason = 1005 if reason is None else int(reason)

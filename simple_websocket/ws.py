@@ -23,7 +23,7 @@ from weakref import ref
 from . import client_handshake, deflate, handshake, hosts
 from .close_codes import INTERNAL_ERROR, NORMAL_CLOSURE, close_payload
 from .codec import TEXT
-from .connection import Connection, encode_message, exit_code
+from .connection import Connection, encode_message, exit_code, name_the_host
 from .dial import Dial
 from .errors import ConnectionClosed, ConnectionError, SimpleWebsocketError
 from .options import Options, check_timeout
@@ -453,7 +453,8 @@ class Client(Base):
         )
         timeout = self._options.open_timeout
         dial = Dial(chosen, None if timeout is None else _now() + timeout, _now)
-        wire = dial.wire(target, sock, ssl_context, server_hostname)
+        with name_the_host(target.host):
+            wire = dial.wire(target, sock, ssl_context, server_hostname)
         try:
             response = dial.shake_hands(wire, opening)
             engine = deflate.accept_offer(compression, response.extensions)

@@ -146,6 +146,17 @@ async def test_headers_of_any_mapping_and_the_right_request():  # A17, A19
     await ws._link.join(5)
 
 
+@pytest.mark.only('asyncio-loop')
+async def test_a_name_that_no_resolver_knows_is_in_the_error(monkeypatch):
+    async def unknown(*_, **__):
+        raise socket.gaierror(socket.EAI_NONAME, 'Name or service not known')
+
+    monkeypatch.setattr(asyncio.get_running_loop(), 'getaddrinfo', unknown)
+    with pytest.raises(socket.gaierror, match=r'not known: chat\.example$') as failed:
+        await AioClient.connect('ws://user:secret@chat.example/x')
+    assert failed.value.errno == socket.EAI_NONAME
+
+
 @pytest.mark.only('asyncio-loop')  # of which one can replace the getaddrinfo
 async def test_every_address_is_tried(monkeypatch):  # A17
     async with echo_server() as port:

@@ -61,13 +61,27 @@ def test_connection_error_has_a_status_code(arguments, status_code, words):
     assert (error.status_code, str(error)) == (status_code, words)
 
 
+def test_connection_error_has_what_the_server_said():
+    error = ConnectionError(403, 'no', (('X-Why', 'y'),), b'since')
+    assert (error.headers, error.body) == ([('X-Why', 'y')], b'since')
+    without = ConnectionError(403, 'no')
+    assert (str(error), repr(error)) == (str(without), repr(without))
+    assert (ConnectionError().headers, ConnectionError().body) == ([], b'')
+
+
 def test_they_take_their_arguments_by_name():
     assert ConnectionClosed(reason=1001, message='x').reason == 1001
     assert ConnectionError(status_code=500, message='x').status_code == 500
 
 
 @pytest.mark.parametrize(
-    'error', [ConnectionClosed(4000, 'bye'), ConnectionError(403, 'no'), ConnectionClosed()]
+    'error',
+    [
+        ConnectionClosed(4000, 'bye'),
+        ConnectionError(403, 'no'),
+        ConnectionError(403, 'no', [('X-Why', 'y')], b'since'),
+        ConnectionClosed(),
+    ],
 )
 @pytest.mark.parametrize('again', [copy.copy, lambda error: pickle.loads(pickle.dumps(error))])
 def test_they_survive_copies_and_pickles(error, again):

@@ -1029,6 +1029,32 @@ class TestClientResponse:
                 client().receive((prefix + data).encode())
             assert caught.value.status_code == status
 
+    @pytest.mark.parametrize(
+        ('fields', 'sent', 'kept'),
+        [
+            ('Content-Length: 9', b'no, since', b'no, since'),
+            ('Content-Length: 9', b'no', b'no'),
+            ('Content-Length: 9', b'', b''),
+            ('Content-Length: 5000', b'x' * 5000, b'x' * 1024),
+            ('Transfer-Encoding: chunked', b'3\r\nno,\r\n6\r\n since\r\n0\r\n\r\n', b'no, since'),
+            ('Transfer-Encoding: chunked', b'2\r\nno\r\nnonsense\r\n', b'no'),
+            ('Connection: close', b'no, since', b'no, since'),
+        ],
+    )
+    def test_a_refusal_has_its_headers_and_the_beginning_of_its_body(self, fields, sent, kept):
+        head = f'HTTP/1.1 403 No\r\nX-Why: {"y" * 9}\r\n{fields}\r\n\r\n'
+        with pytest.raises(ConnectionError) as caught:
+            client().receive(head.encode() + sent)
+        error = caught.value
+        assert (error.status_code, str(error)) == (403, 'Connection error: 403 No')
+        assert ('X-Why'.lower(), 'y' * 9) in [(n.lower(), v) for n, v in error.headers]
+        assert (error.body, type(error.body)) == (kept, bytes)
+
+    def test_what_is_no_refusal_has_no_headers_and_no_body(self):
+        with pytest.raises(ConnectionError) as caught:
+            client().receive(b'SSH-2.0-OpenSSH\r\n\r\n')
+        assert (caught.value.headers, caught.value.body) == ([], b'')
+
     def test_a_redirect_says_where_it_leads(self):
         with pytest.raises(ConnectionError, match='ws://b/ .*not followed|ws://b/'):
             client().receive(b'HTTP/1.1 301 Moved\r\nLocation: ws://b/\r\n\r\n')

@@ -387,7 +387,34 @@ def test_a_page_that_is_kept_out_is_told_why():
     ('url', 'error', 'words'),
     [
         (b'ws://a', TypeError, 'url must be a str, not bytes'),
-        ('a/b', ValueError, 'url must begin with ws:// or wss://, which is missing'),
+        ('a/b', ValueError, "url must begin with ws:// or wss://, which is missing: 'a/b'"),
+        (
+            'u:secret@a/b?token=c',
+            ValueError,
+            "url must begin with ws:// or wss://, which is missing: 'a/b'",
+        ),
+        (
+            f'a/{"b" * 100}',
+            ValueError,
+            f"url must begin with ws:// or wss://, which is missing: 'a/{'b' * 78}'",
+        ),
+        ('ws://', ValueError, 'url: it has no host'),
+        ('ws://:80/a', ValueError, 'url: it has no host'),
+        ('wss:///a?b', ValueError, 'url: it has no host'),
+        *(
+            (
+                url,
+                ValueError,
+                'url: no host follows the user and password; percent-encode what is in these',
+            )
+            for url in (
+                'ws://user:secret@',
+                'ws://user:secret@a!b',
+                'ws://user:secret@\u2100.example',
+                'ws://user:sec/ret@a',
+                'ws://user:sec?ret@a',
+            )
+        ),
         ('ftp://a/b', ValueError, 'url must begin with ws:// or wss://, not ftp://'),
         ('ws://a#b', ValueError, 'url has a fragment, which a WebSocket URL must not have'),
         (

@@ -301,6 +301,16 @@ def test_an_environ_that_is_none_is_named():
         Server.accept('x')
 
 
+def test_a_name_that_no_resolver_knows_is_in_the_error(world, classes):
+    def unknown(*_):
+        raise socket.gaierror(socket.EAI_NONAME, 'Name or service not known')
+
+    profile = dataclasses.replace(get_profile(world.name), getaddrinfo=unknown)
+    with pytest.raises(socket.gaierror, match=r'not known: chat\.example$') as failed:
+        Client.connect('ws://user:secret@chat.example/x', profile=profile, **classes)
+    assert failed.value.errno == socket.EAI_NONAME
+
+
 def test_tls_options_of_another_kind_are_named():
     with pytest.raises(TypeError, match='ssl_context must be an ssl.SSLContext, not True'):
         Client.connect('wss://localhost', ssl_context=True)

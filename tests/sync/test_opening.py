@@ -300,8 +300,25 @@ def test_a_wrong_url_is_a_value_error(url):
 
 
 def test_a_url_without_ws_in_front_is_told_so():
-    with pytest.raises(ValueError, match='url must begin with ws:// or wss://, which is missing'):
+    words = "url must begin with ws:// or wss://, which is missing: 'localhost:8000/x'"
+    with pytest.raises(ValueError, match=words):
         Client.connect('localhost:8000/x')
+
+
+def test_a_refusal_has_its_headers_and_the_beginning_of_its_body(world, classes):
+    listener, port = world.listen()
+
+    def serve():
+        peer = Peer(world.closing(listener.accept()[0]), client=False)
+        peer.head()
+        peer.send(b'HTTP/1.1 403 No\r\nRetry-After: 9\r\nContent-Length: 5\r\n\r\nsince')
+
+    task = world.spawn(serve)
+    with pytest.raises(ConnectionError, match='^Connection error: 403 No$') as refused:
+        Client.connect(f'ws://127.0.0.1:{port}', **classes)
+    assert ('Retry-After', '9') in [(name.title(), value) for name, value in refused.value.headers]
+    assert refused.value.body == b'since'
+    task.join()
 
 
 def test_an_environ_without_a_socket_names_the_servers_that_have_one():
