@@ -15,20 +15,27 @@ import asyncio
 import socket
 import ssl
 from abc import abstractmethod
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
 from . import client_handshake, deflate, handshake
-from .asgi import Conversation, WebSocketASGI
+from .asgi import Conversation, Receive, Scope, Send, WebSocketASGI
 from .close_codes import NORMAL_CLOSURE, close_payload
 from .codec import TEXT
 from .connection import Connection, encode_message, name_the_host
 from .errors import ConnectionError
-from .options import Options, check_timeout
+from .options import Headers, Options, Origins, Subprotocols, check_timeout
 from .profiles.aio import AioLink
 from .takeover import HostLogger, Husk, take_over
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from .options import AioAcceptKeywords, CommonKeywords, ConnectKeywords, DialKeywords
+
 _Base = TypeVar('_Base', bound='AioBase')
+_Server = TypeVar('_Server', bound='AioServer')
+_Client = TypeVar('_Client', bound='AioClient')
 
 
 class AioBase(Connection, Conversation):
@@ -130,10 +137,9 @@ class AioServer(AioBase):
     :param origins: the origins that may connect (RFC 6455 section 10.2):
                     ``"same"`` for pages of this very host, or a list; None
                     (the default) for all.
-    :param options: ``ping_timeout``, ``open_timeout``, ``close_timeout``,
-                    ``max_queue``, ``max_fragments``, ``compression``,
-                    ``logger``; they and all that is not listed here are as for
-                    ``Server``.
+    :param options: ``ping_timeout``, ``close_timeout``, ``max_queue``,
+                    ``max_fragments``, ``compression``, ``logger``; they and all
+                    that is not listed here are as for ``Server``.
     """
 
     #: Where the connection comes from: ``'aiohttp'``, or ``'custom'`` for a socket.
@@ -188,21 +194,22 @@ class AioServer(AioBase):
         """
         given = [source for source in (aiohttp, asgi, sock) if source is not None]
         if len(given) != 1 or (sock is None) != (headers is None):
-            raise ValueError('give one of aiohttp, asgi, or sock with headers')
+            raise ValueError(
+                'give one of aiohttp, asgi, or sock with headers, '
+                "which are the request's and go with sock alone"
+            )
         ws = cls(
             aiohttp, subprotocols, receive_bytes, ping_interval, max_message_size, **options
         )
         if asgi is not None:
-            options.setdefault('choose_subprotocol', ws.choose_subprotocol)
-            scope, receive, send = asgi
+            options['origins'] = ws._origins
             return await WebSocketASGI.accept(
-                scope,
-                receive,
-                send,
-                subprotocols,
+                *_check_asgi(asgi),
+                ws.subprotocols,
                 receive_bytes=receive_bytes,
                 ping_interval=ping_interval,
                 max_message_size=max_message_size,
+                choose_subprotocol=ws.choose_subprotocol,
                 **options,
             )
         if sock is not None:
@@ -224,6 +231,7 @@ class AioServer(AioBase):
     async def _start(self) -> None:
         """Accept from aiohttp."""
         request = self.request
+        _check_request(request)
         self.mode = 'aiohttp'
         self.headers = request.headers
         transport = request.transport
@@ -279,6 +287,29 @@ class AioServer(AioBase):
             self._options.logger.debug('refused: %s', rejected)
             raise ConnectionError(rejected.status, rejected.reason) from rejected
         self._options.logger.debug('accepted %s', self)
+
+
+def _check_request(request: Any) -> None:
+    """Not for its class: there are wrappers of aiohttp's."""
+    wanted = ('headers', 'transport', 'protocol', 'version', 'method', 'raw_path', 'secure')
+    if not all(hasattr(request, name) for name in wanted):
+        raise TypeError(f"aiohttp must be aiohttp's Request, not {_short(request)}")
+
+
+def _check_asgi(asgi: Any) -> tuple[Scope, Receive, Send]:
+    try:
+        scope, receive, send = asgi
+    except (TypeError, ValueError):
+        raise TypeError(
+            f'asgi must be (scope, receive, send), not {_short(asgi)}'
+        ) from None
+    return scope, receive, send
+
+
+def _short(value: Any) -> str:
+    """A wrong argument, without what may be secrets in it: a request's headers."""
+    inside = isinstance(value, (Mapping, Sequence)) and not isinstance(value, str)
+    return f'a {type(value).__name__}' if inside else repr(value)
 
 
 def _check_socket(sock: Any) -> None:
@@ -387,7 +418,12 @@ class AioClient(AioBase):
         **options: Any,
     ) -> None:
         self._options = Options.of(
-            type(self).__name__, receive_bytes, ping_interval, max_message_size, options
+            type(self).__name__,
+            receive_bytes,
+            ping_interval,
+            max_message_size,
+            options,
+            client=True,
         )
         self.url = url
         self._target = client_handshake.parse_url(url)
@@ -488,9 +524,6 @@ class AioClient(AioBase):
             raise ConnectionError(None, str(error)) from error
         self.subprotocol = response.subprotocol
         return AioLink(self._options.protocol(True, loop.time, engine), loop)
-
-
-_Client = TypeVar('_Client', bound=AioClient)
 
 
 __all__ = ['AioBase', 'AioClient', 'AioServer']

@@ -16,20 +16,29 @@ from __future__ import annotations
 
 import asyncio
 from abc import abstractmethod
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from . import handshake
 from .close_codes import ABNORMAL_CLOSURE, NO_STATUS, NORMAL_CLOSURE, close_payload
 from .codec import MESSAGE_TOO_BIG
 from .connection import exit_code
 from .errors import ConnectionClosed, ConnectionError, SimpleWebsocketError
-from .options import Options, check_timeout
+from .options import Options, Origins, Subprotocols, check_timeout
 
-Scope = dict[str, Any]
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from .options import ASGIAcceptKeywords, ASGIKeywords
+
+# As wide as frameworks declare theirs.
+Scope = Mapping[str, Any]
+Receive = Callable[[], Awaitable[Any]]
+Send = Callable[[Any], Awaitable[None]]
 Event = dict[str, Any]
 _Self = TypeVar('_Self', bound='Conversation')
+_ASGI = TypeVar('_ASGI', bound='WebSocketASGI')
 
 
 class Conversation:
@@ -107,7 +116,7 @@ class WebSocketASGI(Conversation):
     :param options: as for ``AioServer``; see the top of this file for which of
                     them have an effect.
     :raises ValueError: for another type of scope, or a wrong option.
-    :raises TypeError: for an option of a wrong type.
+    :raises TypeError: for an argument of a wrong type.
     """
 
     mode = 'asgi'
@@ -123,8 +132,14 @@ class WebSocketASGI(Conversation):
         choose_subprotocol: Callable[[handshake.UpgradeRequest], str | None] | None = None,
         **options: Any,
     ) -> None:
-        if scope['type'] != 'websocket':
-            raise ValueError(f'asgi: the scope is for {scope["type"]!r}, not for a WebSocket')
+        kind = scope.get('type') if hasattr(scope, 'get') else None
+        if kind is None:  # not shown: it may have a request's headers
+            raise TypeError(f"asgi: the scope must be the server's, not a {type(scope).__name__}")
+        if kind != 'websocket':
+            raise ValueError(f'asgi: the scope is for {kind!r}, not for a WebSocket')
+        for name, value in (('receive', receive), ('send', send)):
+            if not callable(value):
+                raise TypeError(f"asgi: {name} must be the server's, not {value!r}")
         self.scope = scope
         self.subprotocols = handshake.parse_subprotocols(subprotocols)
         self.subprotocol: str | None = None
@@ -153,7 +168,9 @@ class WebSocketASGI(Conversation):
 
         :raises ConnectionError: when the origin is not allowed (403 was
                                  answered), or the client has gone already.
-        :raises ValueError: for a scope or option that is none.
+        :raises TypeError: for an argument of a wrong type.
+        :raises ValueError: for another type of scope, or a wrong option, or when
+                            the server's first event is not the connection's.
         """
         ws = cls(scope, receive, send, subprotocols, **options)
         await ws._accept()
@@ -194,7 +211,10 @@ class WebSocketASGI(Conversation):
         if event['type'] == 'websocket.disconnect':
             raise ConnectionError(None, 'the client is gone')
         if event['type'] != 'websocket.connect':
-            raise ValueError(f'asgi: {event["type"]!r} where websocket.connect was due')
+            raise ValueError(
+                f'asgi: {event["type"]!r} where websocket.connect was due; '
+                'was it accepted already?'
+            )
         request = self._request()
         try:
             handshake.check_origin(request, self._origins, self.scope.get('scheme') == 'wss')

@@ -331,9 +331,9 @@ def find_socket(environ: Environ) -> tuple[Host, Any]:
     server = environ.get('SERVER_SOFTWARE') or 'this WSGI server'
     raise RuntimeError(
         f'Cannot obtain socket from WSGI environment: {server} does not hand one out. '
-        'Run the application on Werkzeug, gunicorn (sync, gthread, gevent, gevent_pywsgi or '
-        "eventlet worker), gevent's pywsgi or eventlet's wsgi server, or describe the "
-        'server with simple_websocket.register_host().'
+        'Run the application on Werkzeug, gunicorn (gthread or gevent worker), '
+        "gevent's pywsgi or eventlet's wsgi server, or describe the server with "
+        'simple_websocket.register_host(); on an ASGI server use AioServer.'
     )
 
 

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from . import deflate
 from .protocol import Protocol
 
+if TYPE_CHECKING:
+    from .handshake import UpgradeRequest
+    from .profiles import Profile
+
 DEFAULT_LOGGER = logging.getLogger('simple_websocket')
+
+Subprotocols = str | Iterable[str] | None
+Origins = str | Iterable[str | None] | None
+Headers = Mapping[str, str] | Iterable[tuple[str, str]] | None
 
 
 def _check_number(name: str, value: Any, kinds: tuple[Any, ...], zero: bool = False) -> None:
@@ -33,6 +41,80 @@ def check_timeout(timeout: Any) -> None:
             raise TypeError(f'timeout must be a number of seconds or None, not {timeout!r}')
         if timeout != timeout:
             raise ValueError('timeout must not be NaN')
+
+
+# What calls take as ``**options``, for type checkers.  The defaults are below and
+# in the classes.
+
+
+class CommonKeywords(TypedDict, total=False):
+    """What each connection takes."""
+
+    ping_timeout: float | None
+    close_timeout: float
+    max_queue: int
+    max_fragments: int | None
+    compression: bool | deflate.Deflate | Literal['deflate'] | None
+    logger: logging.Logger | logging.LoggerAdapter[Any] | None
+
+
+class DialKeywords(CommonKeywords, total=False):
+    """What ``Client()`` and ``AioClient()`` do not list."""
+
+    open_timeout: float | None
+
+
+class ConnectKeywords(DialKeywords, total=False):
+    """What ``AioClient.connect`` does not list."""
+
+    sock: Any
+    server_hostname: str | None
+
+
+class SyncConnectKeywords(ConnectKeywords, total=False):
+    """What ``Client.connect`` does not list."""
+
+    profile: Profile | str | None
+
+
+class AioAcceptKeywords(CommonKeywords, total=False):
+    """What ``AioServer.accept`` does not list."""
+
+    origins: Origins
+
+
+class AcceptKeywords(AioAcceptKeywords, total=False):
+    """What ``Server.accept`` does not list."""
+
+    profile: Profile | str | None
+    headers: Headers
+
+
+class ServerKeywords(AcceptKeywords, total=False):
+    """All that ``Server`` takes besides the environ."""
+
+    subprotocols: Subprotocols
+    receive_bytes: int
+    ping_interval: float | None
+    max_message_size: int | None
+    thread_class: Any
+    event_class: Any
+    selector_class: Any
+
+
+class ASGIKeywords(CommonKeywords, total=False):
+    """What ``WebSocketASGI()`` does not list."""
+
+    receive_bytes: int
+    ping_interval: float | None
+    max_message_size: int | None
+
+
+class ASGIAcceptKeywords(ASGIKeywords, total=False):
+    """What ``WebSocketASGI.accept`` does not list."""
+
+    origins: Origins
+    choose_subprotocol: Callable[[UpgradeRequest], str | None] | None
 
 
 @dataclass(frozen=True)
@@ -96,21 +178,26 @@ class Options:
         receive_bytes: int,
         ping_interval: float | None,
         max_message_size: int | None,
-        others: dict[str, Any],
+        others: Mapping[str, Any],
+        client: bool = False,
     ) -> Options:
         """Options out of the arguments of ``owner``, a class of connections.
 
+        :param client: whether its connections are clients, which alone have an
+                       ``open_timeout``.
         :raises TypeError: for an argument that there is not, or of a wrong type.
         :raises ValueError: for a wrong value.
         """
         for name in others:
-            if name not in cls.__dataclass_fields__:
+            if name not in cls.__dataclass_fields__ or (name == 'open_timeout' and not client):
                 raise TypeError(f'{owner}() got an unexpected keyword argument {name!r}')
         try:
             # A server's connections have the same: one object, checked once.
             return _checked(receive_bytes, ping_interval, max_message_size, **others)
-        except TypeError:  # not hashable, or wrong
-            return cls(receive_bytes, ping_interval, max_message_size, **others)
+        except TypeError:
+            pass  # not hashable, or wrong
+        # Out of the except: what is wrong is told once.
+        return cls(receive_bytes, ping_interval, max_message_size, **others)
 
     def protocol(
         self,

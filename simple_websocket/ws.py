@@ -269,7 +269,8 @@ class Server(Base):
         **options: Any,
     ) -> None:
         if not isinstance(environ, dict):
-            raise TypeError(f'environ must be the WSGI environ, not {environ!r}')
+            hint = '; pass request.environ' if hasattr(environ, 'environ') else ''
+            raise TypeError(f'environ must be the WSGI environ, not {environ!r}{hint}')
         self.environ = environ
         self.subprotocols = handshake.parse_subprotocols(subprotocols)
         self._options = Options.of(
@@ -437,7 +438,7 @@ class Client(Base):
         **options: Any,
     ) -> None:
         self._options = Options.of(
-            'Client', receive_bytes, ping_interval, max_message_size, options
+            'Client', receive_bytes, ping_interval, max_message_size, options, client=True
         )
         self.url = url
         target = client_handshake.parse_url(url)

@@ -7,7 +7,10 @@ from contextlib import suppress
 from functools import wraps
 from typing import Any, overload
 
+from . import handshake
 from .errors import ConnectionClosed, ConnectionError
+from .options import Options
+from .profiles import _BY_NAME, Profile, resolve
 from .ws import Server
 
 Handler = Callable[[Server], Any]
@@ -41,7 +44,10 @@ def websocket_app(handler: Handler | None = None, **options: Any) -> Any:
     :param handler: called with a ``Server``; its result is ignored.
     :param options: what ``Server.accept`` takes besides the environ.
     :returns: the application, or a decorator if only options were given.
+    :raises TypeError: for an argument of a wrong type, at once.
+    :raises ValueError: for a wrong value, at once.
     """
+    options = _checked(options)
     if handler is None:
         return lambda function: websocket_app(function, **options)
     if not callable(handler):
@@ -60,3 +66,37 @@ def websocket_app(handler: Handler | None = None, **options: Any) -> Any:
     # To a framework the result is an application, not the handler.
     del app.__wrapped__
     return app
+
+
+def _checked(options: dict[str, Any]) -> dict[str, Any]:
+    """The options, of which ``Server`` will take each.
+
+    :returns: them, with what can be gone through only once as a list.
+    """
+    others = dict(options)
+    parsed: dict[str, Any] = {}
+    for name, parse in _PARSERS.items():
+        if name in options:
+            parsed[name] = parse(others.pop(name))
+    profile = others.pop('profile', None)
+    kinds = [others.pop(f'{name}_class', None) for name in ('thread', 'event', 'selector')]
+    known = profile is None or isinstance(profile, Profile) or profile in list(_BY_NAME)
+    if not known or not all(kind is None or callable(kind) for kind in kinds):
+        # It says what is wrong.  Not called else: it imports the backend, which
+        # a process may want to monkey-patch first.
+        resolve(profile, *kinds)
+    Options.of(
+        'websocket_app',
+        others.pop('receive_bytes', 4096),
+        others.pop('ping_interval', None),
+        others.pop('max_message_size', None),
+        others,
+    )
+    return {**options, **parsed}
+
+
+_PARSERS: dict[str, Callable[[Any], Any]] = {
+    'subprotocols': handshake.parse_subprotocols,
+    'origins': handshake.parse_origins,
+    'headers': handshake.normalize_headers,
+}

@@ -19,6 +19,7 @@ from simple_websocket import (
     ConnectionClosed,
     ConnectionError,
     SimpleWebsocketError,
+    handshake,
 )
 from simple_websocket.asgi import WebSocketASGI
 
@@ -146,6 +147,22 @@ async def test_an_origin_that_is_not_allowed_is_refused_before_the_accept():
     assert script.sent == [{'type': 'websocket.close'}]
     script = Script(headers=headers)
     await (await script.accept(origins='https://evil.example')).close()
+
+
+async def test_origins_are_parsed_once_a_connection(monkeypatch):
+    parsed = []
+    parse = handshake.parse_origins
+
+    def noting(option):
+        if not isinstance(option, handshake.Origins):
+            parsed.append(option)
+        return parse(option)
+
+    monkeypatch.setattr(handshake, 'parse_origins', noting)
+    script = Script(headers=[(b'origin', b'http://a')])
+    ws = await script.accept(origins=['http://a', 'http://b'])
+    assert parsed == [['http://a', 'http://b']]
+    await ws.close()
 
 
 @pytest.mark.parametrize('message', ['ä' * 6, b'x' * 11])

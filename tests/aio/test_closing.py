@@ -252,7 +252,7 @@ async def test_accept_wants_one_source():
     with one, two:
         both = {'sock': one, 'headers': {}, 'aiohttp': object()}
         for wrong in ({}, {'sock': one}, {'headers': {}}, both):
-            with pytest.raises(ValueError, match='give one of'):
+            with pytest.raises(ValueError, match='give one of .*, which are the request.s'):
                 await AioServer.accept(**wrong)
         with pytest.raises(TypeError, match='socket'):
             await AioServer.accept(sock=object(), headers=HEADERS)

@@ -8,6 +8,7 @@ import errno
 import socket
 import ssl
 import struct
+from types import MappingProxyType, SimpleNamespace
 
 import pytest
 from aio.peer import HEADERS, Peer, end, listening, tcp_pair, until
@@ -28,6 +29,42 @@ RESET = struct.pack('ii', 1, 0)  # SO_LINGER: close with an RST
 
 
 class TestServer:
+    @pytest.mark.parametrize(
+        ('request_', 'words'),
+        [
+            (1, '1$'),
+            ('x', "'x'$"),
+            ({'type': 'websocket', 'headers': 'secret'}, 'a dict$'),
+            (SimpleNamespace(headers={}), r'namespace\(headers={}\)$'),
+        ],
+    )
+    async def test_what_is_no_request_is_named(self, request_, words):
+        words = f"^aiohttp must be aiohttp's Request, not {words}"
+        with pytest.raises(TypeError, match=words):
+            await AioServer.accept(aiohttp=request_)
+        with pytest.raises(TypeError, match=words):
+            async with AioServer(request_):
+                pass
+
+    async def test_a_request_may_be_wrapped(self):
+        class Wrapper:
+            def __init__(self, request):
+                self.request = request
+
+            def __getattr__(self, name):
+                return getattr(self.request, name)
+
+        async def handler(request):
+            ws = await AioServer.accept(aiohttp=Wrapper(request))
+            await ws.send('hello')
+            await ws.close()
+
+        async with (
+            application(handler) as server,
+            connect(f'ws://127.0.0.1:{server.port}') as peer,
+        ):
+            assert await peer.recv() == 'hello'
+
     async def test_a_malformed_list_of_extensions_is_a_400(self):
         theirs, ours = await tcp_pair()
         peer = Peer(*await asyncio.open_connection(sock=theirs), client=True)
@@ -116,9 +153,46 @@ class TestASGI:
         script = Script()
         script.events.get_nowait()
         script.events.put_nowait(text('x'))
-        with pytest.raises(ValueError, match="'websocket.receive' where websocket.connect"):
+        words = "'websocket.receive' where websocket.connect was due; was it accepted already?"
+        with pytest.raises(ValueError, match=words):
             await script.accept()
         assert script.sent == []
+
+    @pytest.mark.parametrize(
+        ('asgi', 'words'),
+        [
+            (1, 'not 1$'),
+            (object(), 'not <object'),
+            ({'type': 'websocket', 'headers': 'secret'}, 'not a dict$'),
+            (('scope', 'receive'), 'not a tuple$'),
+        ],
+    )
+    async def test_what_is_no_asgi_triple_is_named(self, asgi, words):
+        with pytest.raises(TypeError, match=rf'^asgi must be \(scope, receive, send\), {words}'):
+            await AioServer.accept(asgi=asgi)
+
+    async def test_what_is_wrong_in_an_asgi_triple_is_named(self):
+        script = Script()
+        scope, receive, send = script.scope, script.events.get, script.send
+        for wrong, error, words in [
+            (('ws', receive, send), TypeError, "asgi: the scope must be the server's, not a str"),
+            (({'a': 'b'}, receive, send), TypeError, 'asgi: the scope must be .*, not a dict'),
+            (({'type': 'http'}, receive, send), ValueError, "asgi: the scope is for 'http'"),
+            ((scope, 1, send), TypeError, "asgi: receive must be the server's, not 1"),
+            ((scope, receive, 2), TypeError, "asgi: send must be the server's, not 2"),
+        ]:
+            with pytest.raises(error, match=words):
+                await AioServer.accept(asgi=wrong)
+        assert script.sent == []
+        # A list will do, and a mapping of any make.
+        ws = await AioServer.accept(asgi=[MappingProxyType(scope), receive, send])
+        await ws.close()
+
+    async def test_what_the_server_keeps_to_itself_is_not_there(self):
+        ws = await Script().accept()
+        assert ws.latency is None
+        assert not hasattr(ws, 'sock') and not hasattr(ws, 'input_buffer')
+        await ws.close()
 
     async def test_a_subprotocol_that_was_not_offered_is_a_value_error(self):
         class Wrong(AioServer):

@@ -110,6 +110,22 @@ def test_an_unknown_option_is_an_error():
         Options(max_size=1)
 
 
+def test_what_is_wrong_is_told_once():
+    with pytest.raises(ValueError, match='max_queue') as caught:
+        Options.of('Server', 4096, None, None, {'max_queue': 0})
+    assert caught.value.__context__ is None
+    with pytest.raises(TypeError, match='compression') as caught:
+        Options.of('Server', 4096, None, None, {'compression': []})
+    assert caught.value.__context__ is None
+
+
+def test_only_clients_have_an_open_timeout():
+    # A server's host has read the request already.
+    assert Options.of('Client', 4096, None, None, {'open_timeout': 3}, True).open_timeout == 3
+    with pytest.raises(TypeError, match=r"Server\(\) got an unexpected .* 'open_timeout'"):
+        Options.of('Server', 4096, None, None, {'open_timeout': 3})
+
+
 @pytest.mark.parametrize('value', [None, 0, 1, 0.5, -1, float('inf')])
 def test_a_timeout_is_a_number_or_none(value):
     check_timeout(value)

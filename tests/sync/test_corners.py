@@ -297,8 +297,14 @@ def test_to_wait_for_an_end_that_has_come_takes_no_time(world, classes):
 
 
 def test_an_environ_that_is_none_is_named():
-    with pytest.raises(TypeError, match="environ must be the WSGI environ, not 'x'"):
+    with pytest.raises(TypeError, match="environ must be the WSGI environ, not 'x'$"):
         Server.accept('x')
+
+
+def test_a_request_in_place_of_its_environ_is_told_so():
+    request = types.SimpleNamespace(environ={})
+    with pytest.raises(TypeError, match='WSGI environ, not namespace.*; pass request.environ$'):
+        Server.accept(request)
 
 
 def test_a_name_that_no_resolver_knows_is_in_the_error(world, classes):
@@ -309,6 +315,65 @@ def test_a_name_that_no_resolver_knows_is_in_the_error(world, classes):
     with pytest.raises(socket.gaierror, match=r'not known: chat\.example$') as failed:
         Client.connect('ws://user:secret@chat.example/x', profile=profile, **classes)
     assert failed.value.errno == socket.EAI_NONAME
+
+
+@pytest.mark.parametrize(
+    ('options', 'error', 'words'),
+    [
+        ({'max_size': 3}, TypeError, r"websocket_app\(\) got an unexpected .*'max_size'"),
+        ({'environ': {}}, TypeError, 'environ'),
+        ({'open_timeout': 1}, TypeError, 'open_timeout'),
+        ({'receive_bytes': 'x'}, TypeError, 'receive_bytes'),
+        ({'ping_interval': -1}, ValueError, 'ping_interval'),
+        ({'max_message_size': 1.5}, TypeError, 'max_message_size'),
+        ({'compression': 'gzip'}, ValueError, 'compression'),
+        ({'subprotocols': 'not a token'}, ValueError, 'subprotocols'),
+        ({'origins': '*'}, ValueError, 'origins'),
+        ({'headers': {'A': 5}}, TypeError, 'headers'),
+        ({'profile': 'twisted'}, ValueError, 'profile'),
+        ({'profile': []}, TypeError, 'profile'),
+        ({'thread_class': 'x'}, TypeError, 'thread_class'),
+        ({'event_class': 'x'}, TypeError, 'event_class'),
+        ({'selector_class': 'x'}, TypeError, 'selector_class'),
+    ],
+)
+def test_a_wrong_option_of_an_application_is_noticed_at_once(options, error, words):
+    with pytest.raises(error, match=words):
+        websocket_app(**options)
+    with pytest.raises(error, match=words):
+        websocket_app(lambda ws: None, **options)
+
+
+def test_an_application_takes_what_a_server_takes(world, classes):
+    options = {
+        'receive_bytes': 1,
+        'ping_interval': 60,
+        'max_message_size': 3,
+        'profile': world.name,
+        'close_timeout': 0,
+        'subprotocols': iter(['chat']),
+        'origins': iter(['http://localhost']),
+        'headers': iter([('X-Own', 'yes')]),
+        **classes,
+    }
+    seen = []
+    app = websocket_app(lambda ws: seen.append((ws.subprotocol, ws._options)), **options)
+    for _ in range(2):  # the second connection, too
+        theirs, ours = tcp_pair(world)
+        request = {'origin': 'http://localhost', 'sec_websocket_protocol': 'chat'}
+        task = world.spawn(app, environ_for(ours, **request), None)
+        assert b'\r\nX-Own: yes' in Peer(theirs, client=True).head()
+        task.join()
+    for subprotocol, taken in seen:
+        assert (subprotocol, taken.ping_interval, taken.max_message_size) == ('chat', 60, 3)
+    assert len(seen) == 2
+
+
+def test_the_options_of_an_application_import_no_backend(monkeypatch):
+    """The process may want to monkey-patch first."""
+    monkeypatch.setattr('simple_websocket.profiles.get_profile', None)
+    for profile in ('threads', 'gevent', 'eventlet'):
+        assert callable(websocket_app(lambda ws: None, profile=profile, thread_class=type))
 
 
 def test_tls_options_of_another_kind_are_named():

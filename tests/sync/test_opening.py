@@ -324,8 +324,10 @@ def test_a_refusal_has_its_headers_and_the_beginning_of_its_body(world, classes)
 def test_an_environ_without_a_socket_names_the_servers_that_have_one():
     environ = environ_for(None)
     del environ['werkzeug.socket']
-    with pytest.raises(RuntimeError, match='(?i)werkzeug.*gunicorn.*gevent.*eventlet'):
+    with pytest.raises(RuntimeError, match='(?i)werkzeug.*gunicorn.*gevent.*eventlet') as failed:
         Server.accept(environ)
+    assert 'gunicorn (gthread or gevent worker)' in str(failed.value)
+    assert str(failed.value).endswith('on an ASGI server use AioServer.')
 
 
 def test_an_application_of_a_handler(world, classes):
