@@ -32,11 +32,13 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    # Code that blocks has no use for asyncio, which takes longer to import
-    # than all the rest.
-    if name in ('AioClient', 'AioServer'):
-        from . import aiows
+if not TYPE_CHECKING:  # to a type checker any name would be there
 
-        return getattr(aiows, name)
-    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    def __getattr__(name: str) -> Any:
+        # Code that blocks has no use for asyncio, which takes longer to import
+        # than all the rest.
+        if name in ('AioClient', 'AioServer'):
+            from . import aiows
+
+            return getattr(aiows, name)
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

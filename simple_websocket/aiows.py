@@ -45,6 +45,9 @@ class AioBase(Connection, Conversation):
     and ``close`` at any moment, in tasks of one event loop.
     """
 
+    #: The subprotocols that were given, a list.
+    subprotocols: list[str]
+
     _link: AioLink | None
     _options: Options
 
@@ -78,6 +81,12 @@ class AioBase(Connection, Conversation):
         if wait is not None:
             await wait
 
+    @overload
+    async def receive(self, timeout: None = None) -> str | bytes: ...
+
+    @overload
+    async def receive(self, timeout: float | None) -> str | bytes | None: ...
+
     async def receive(self, timeout: float | None = None) -> Any:
         """Receive a message.
 
@@ -96,11 +105,12 @@ class AioBase(Connection, Conversation):
             check_timeout(timeout)
         return await (self._link or self._open_link).receive(timeout)
 
-    def __aiter__(self) -> Any:
+    def __aiter__(self) -> AsyncIterator[str | bytes]:
         """The messages, until the connection closes."""
         kind = type(self)
         if kind.receive is AioBase.receive and kind.__anext__ is AioBase.__anext__:
-            return self._open_link.iterate(self)
+            messages: AsyncIterator[str | bytes] = self._open_link.iterate(self)
+            return messages
         return self
 
     async def _close(self, reason: int | None, message: str | None, wait: bool) -> None:
@@ -145,16 +155,22 @@ class AioServer(AioBase):
     #: Where the connection comes from: ``'aiohttp'``, or ``'custom'`` for a socket.
     mode = 'unknown'
 
+    #: aiohttp's request, None for a socket.
+    request: Any
+
+    #: The headers of the request, once it is accepted.
+    headers: Any
+
     def __init__(
         self,
         request: Any,
-        subprotocols: Any = None,
+        subprotocols: Subprotocols = None,
         receive_bytes: int = 4096,
         ping_interval: float | None = None,
         max_message_size: int | None = None,
         *,
-        origins: Any = None,
-        **options: Any,
+        origins: Origins = None,
+        **options: Unpack[CommonKeywords],
     ) -> None:
         self.request = request
         self.subprotocols = handshake.parse_subprotocols(subprotocols)
@@ -162,6 +178,35 @@ class AioServer(AioBase):
             type(self).__name__, receive_bytes, ping_interval, max_message_size, options
         )
         self._origins = handshake.parse_origins(origins)
+
+    @overload
+    @classmethod
+    async def accept(
+        cls: type[_Server],
+        aiohttp: Any = None,
+        asgi: None = None,
+        sock: Any = None,
+        headers: Headers = None,
+        subprotocols: Subprotocols = None,
+        receive_bytes: int = 4096,
+        ping_interval: float | None = None,
+        max_message_size: int | None = None,
+        **options: Unpack[AioAcceptKeywords],
+    ) -> _Server: ...
+
+    @overload
+    @classmethod
+    async def accept(
+        cls,
+        aiohttp: None = None,
+        *,
+        asgi: tuple[Scope, Receive, Send],
+        subprotocols: Subprotocols = None,
+        receive_bytes: int = 4096,
+        ping_interval: float | None = None,
+        max_message_size: int | None = None,
+        **options: Unpack[AioAcceptKeywords],
+    ) -> WebSocketASGI: ...
 
     @classmethod
     async def accept(
@@ -184,8 +229,11 @@ class AioServer(AioBase):
                      request was read, with ``headers``.
         :param headers: the request's headers, a mapping or pairs.
         :param subprotocols: this and the others are what the class takes.
-        :returns: an ``AioServer``; for ``asgi`` a ``WebSocketASGI``, which has
-                  the same methods.
+        :param options: ``origins``, ``ping_timeout``, ``close_timeout``,
+                        ``max_queue``, ``max_fragments``, ``compression``,
+                        ``logger``.
+        :returns: a connection of this class; for ``asgi`` a ``WebSocketASGI``,
+                  which has the same methods.
         :raises ConnectionError: when the request is no valid upgrade; it was
                                  answered with ``status_code`` (400, 403, 405,
                                  426).
@@ -385,7 +433,7 @@ class AioClient(AioBase):
     :param subprotocols: the names to offer, one or a list in order of
                          preference.
     :param headers: further headers, a mapping or an iterable of pairs.
-    :param receive_bytes: a hint for the size of a read, in bytes.
+    :param receive_bytes: accepted for 1.x; without effect.
     :param ping_interval: see ``AioServer``, as for all that is not listed here.
     :param max_message_size: see ``AioServer``.
     :param ssl_context: an ``ssl.SSLContext``; by default one that verifies
@@ -401,11 +449,14 @@ class AioClient(AioBase):
                             it is not the URL's.
     """
 
+    #: As it was given.
+    url: str
+
     def __init__(
         self,
         url: str,
-        subprotocols: Any = None,
-        headers: Any = None,
+        subprotocols: Subprotocols = None,
+        headers: Headers = None,
         receive_bytes: int = 4096,
         ping_interval: float | None = None,
         max_message_size: int | None = None,
@@ -415,7 +466,7 @@ class AioClient(AioBase):
         *,
         sock: Any = None,
         server_hostname: str | None = None,
-        **options: Any,
+        **options: Unpack[DialKeywords],
     ) -> None:
         self._options = Options.of(
             type(self).__name__,
@@ -447,18 +498,21 @@ class AioClient(AioBase):
     async def connect(
         cls: type[_Client],
         url: str,
-        subprotocols: Any = None,
-        headers: Any = None,
+        subprotocols: Subprotocols = None,
+        headers: Headers = None,
         receive_bytes: int = 4096,
         ping_interval: float | None = None,
         max_message_size: int | None = None,
         ssl_context: ssl.SSLContext | None = None,
         thread_class: Any = None,
         event_class: Any = None,
-        **options: Any,
+        **options: Unpack[ConnectKeywords],
     ) -> _Client:
         """Connect to a server; takes what ``AioClient`` takes.
 
+        :param options: ``open_timeout``, ``sock``, ``server_hostname``,
+                        ``ping_timeout``, ``close_timeout``, ``max_queue``,
+                        ``max_fragments``, ``compression``, ``logger``.
         :raises ConnectionError: when the server refuses (with
                                  ``status_code``) or does not speak WebSocket.
         :raises OSError: when it can't be reached or TLS fails; TimeoutError

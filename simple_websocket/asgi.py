@@ -44,6 +44,12 @@ _ASGI = TypeVar('_ASGI', bound='WebSocketASGI')
 class Conversation:
     """``async with`` and ``async for`` over ``receive`` and ``close``."""
 
+    @overload
+    async def receive(self, timeout: None = None) -> str | bytes: ...
+
+    @overload
+    async def receive(self, timeout: float | None) -> str | bytes | None: ...
+
     @abstractmethod
     async def receive(self, timeout: float | None = None) -> Any:
         """Receive a message; see the classes that do it."""
@@ -86,10 +92,10 @@ class Conversation:
     async def _ended(self) -> None:
         """Wait for what ``close`` would have waited for, had the peer not been first."""
 
-    def __aiter__(self: _Self) -> _Self:
+    def __aiter__(self) -> AsyncIterator[str | bytes]:
         return self
 
-    async def __anext__(self) -> Any:
+    async def __anext__(self) -> str | bytes:
         """The next message, until the connection closes."""
         try:
             return await self.receive()
@@ -107,6 +113,9 @@ class WebSocketASGI(Conversation):
     may be called at any moment; all of them in the event loop that runs the
     application.
 
+    What the ASGI server keeps to itself is not here: ``input_buffer`` and
+    ``sock``.
+
     :param scope: the connection's ASGI scope, of type ``websocket``.
     :param receive: the server's awaitable ``receive``.
     :param send: the server's awaitable ``send``.
@@ -119,18 +128,31 @@ class WebSocketASGI(Conversation):
     :raises TypeError: for an argument of a wrong type.
     """
 
+    #: Where the connection comes from: an ASGI server.
     mode = 'asgi'
+
+    #: None: the pings are the ASGI server's.
+    latency: float | None = None
+
+    #: The connection's ASGI scope.
+    scope: Scope
+
+    #: The subprotocols that were given, a list.
+    subprotocols: list[str]
+
+    #: The negotiated subprotocol, or None (RFC 6455 section 1.9).
+    subprotocol: str | None
 
     def __init__(
         self,
         scope: Scope,
-        receive: Callable[[], Awaitable[Event]],
-        send: Callable[[Event], Awaitable[None]],
-        subprotocols: Any = None,
+        receive: Receive,
+        send: Send,
+        subprotocols: Subprotocols = None,
         *,
-        origins: Any = None,
+        origins: Origins = None,
         choose_subprotocol: Callable[[handshake.UpgradeRequest], str | None] | None = None,
-        **options: Any,
+        **options: Unpack[ASGIKeywords],
     ) -> None:
         kind = scope.get('type') if hasattr(scope, 'get') else None
         if kind is None:  # not shown: it may have a request's headers
@@ -142,7 +164,7 @@ class WebSocketASGI(Conversation):
                 raise TypeError(f"asgi: {name} must be the server's, not {value!r}")
         self.scope = scope
         self.subprotocols = handshake.parse_subprotocols(subprotocols)
-        self.subprotocol: str | None = None
+        self.subprotocol = None
         self._options = Options(**options)
         self._origins = handshake.parse_origins(origins)
         self._server_receive = receive
@@ -157,13 +179,13 @@ class WebSocketASGI(Conversation):
 
     @classmethod
     async def accept(
-        cls,
+        cls: type[_ASGI],
         scope: Scope,
-        receive: Callable[[], Awaitable[Event]],
-        send: Callable[[Event], Awaitable[None]],
-        subprotocols: Any = None,
-        **options: Any,
-    ) -> WebSocketASGI:
+        receive: Receive,
+        send: Send,
+        subprotocols: Subprotocols = None,
+        **options: Unpack[ASGIAcceptKeywords],
+    ) -> _ASGI:
         """Accept a WebSocket; takes what the class takes.
 
         :raises ConnectionError: when the origin is not allowed (403 was
@@ -279,6 +301,12 @@ class WebSocketASGI(Conversation):
             if self._open:
                 self._end(ABNORMAL_CLOSURE, None)
             raise self._closed() from error
+
+    @overload
+    async def receive(self, timeout: None = None) -> str | bytes: ...
+
+    @overload
+    async def receive(self, timeout: float | None) -> str | bytes | None: ...
 
     async def receive(self, timeout: float | None = None) -> Any:
         """Receive a message.

@@ -121,7 +121,7 @@ class ASGIAcceptKeywords(ASGIKeywords, total=False):
 class Options:
     """Options of a connection.
 
-    :param receive_bytes: a hint for the size of a read, in bytes.
+    :param receive_bytes: accepted for 1.x; without effect.
     :param ping_interval: seconds between keepalive pings (RFC 6455 section
                           5.5.2); None for none.
     :param max_message_size: bytes that a received message may have once it is

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 from weakref import ref
 
 from . import client_handshake, deflate, handshake, hosts
@@ -26,11 +26,20 @@ from .codec import TEXT
 from .connection import Connection, encode_message, exit_code, name_the_host
 from .dial import Dial
 from .errors import ConnectionClosed, ConnectionError, SimpleWebsocketError
-from .options import Options, check_timeout
+from .options import Headers, Options, Origins, Subprotocols, check_timeout
 from .profiles import Profile, express, resolve
 from .profiles.link import Link, give_up
 from .profiles.wire import Wire
 from .protocol import ENDING, Protocol
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from .options import AcceptKeywords, CommonKeywords, DialKeywords, SyncConnectKeywords
+
+_Base = TypeVar('_Base', bound='Base')
+_Server = TypeVar('_Server', bound='Server')
+_Client = TypeVar('_Client', bound='Client')
 
 #: The clock of every connection; looked up when called, for tests that
 #: replace it.
@@ -84,6 +93,12 @@ class _Thread:
 class Base(Connection):
     """What the two ends have in common; made by ``Server`` and ``Client``."""
 
+    #: The socket, to ask for its peer's address and the like.
+    sock: Any
+
+    #: The subprotocols that were given, a list.
+    subprotocols: list[str]
+
     def _open(
         self,
         profile: Profile,
@@ -136,6 +151,12 @@ class Base(Connection):
         opcode, payload = (TEXT, data) if type(data) is str else encode_message(data)
         (self._link or self._open_link).send(opcode, payload, timeout)
 
+    @overload
+    def receive(self, timeout: None = None) -> str | bytes: ...
+
+    @overload
+    def receive(self, timeout: float | None) -> str | bytes | None: ...
+
     def receive(self, timeout: float | None = None) -> Any:
         """Receive a message.
 
@@ -183,7 +204,7 @@ class Base(Connection):
         payload = close_payload(code, message)
         self._open_link.close(payload, int(code), message or None, wait)
 
-    def __enter__(self) -> Any:
+    def __enter__(self: _Base) -> _Base:
         return self
 
     def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
@@ -195,7 +216,7 @@ class Base(Connection):
             # An exception must not wait for a peer's answer.
             self._close(exit_code(kind), None, wait=kind is None)
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[str | bytes]:
         """The messages, until the connection closes."""
         ours = getattr(self.receive, '__func__', None) is Base.receive
         return (express.Messages if ours else express.AnyMessages)(self)
@@ -213,7 +234,7 @@ class Server(Base):
 
     :param environ: the WSGI environ.
     :param subprotocols: the names that this server supports, one or a list.
-    :param receive_bytes: a hint for the size of a read, in bytes.
+    :param receive_bytes: accepted for 1.x; without effect.
     :param ping_interval: seconds between keepalive pings; None (the default)
                           for none.  Any byte that arrives counts as life.
     :param max_message_size: bytes that a message may have, inflated and
@@ -252,10 +273,13 @@ class Server(Base):
     #: ``'gevent'``, or a registered host's name.
     mode: str
 
+    #: The WSGI environ of the request.
+    environ: dict[str, Any]
+
     def __init__(
         self,
         environ: dict[str, Any],
-        subprotocols: Any = None,
+        subprotocols: Subprotocols = None,
         receive_bytes: int = 4096,
         ping_interval: float | None = None,
         max_message_size: int | None = None,
@@ -264,9 +288,9 @@ class Server(Base):
         selector_class: Any = None,
         *,
         profile: Profile | str | None = None,
-        origins: Any = None,
-        headers: Any = None,
-        **options: Any,
+        origins: Origins = None,
+        headers: Headers = None,
+        **options: Unpack[CommonKeywords],
     ) -> None:
         if not isinstance(environ, dict):
             hint = '; pass request.environ' if hasattr(environ, 'environ') else ''
@@ -301,18 +325,23 @@ class Server(Base):
 
     @classmethod
     def accept(
-        cls,
+        cls: type[_Server],
         environ: dict[str, Any],
-        subprotocols: Any = None,
+        subprotocols: Subprotocols = None,
         receive_bytes: int = 4096,
         ping_interval: float | None = None,
         max_message_size: int | None = None,
         thread_class: Any = None,
         event_class: Any = None,
         selector_class: Any = None,
-        **options: Any,
-    ) -> Server:
-        """Accept a WebSocket; takes what ``Server`` takes."""
+        **options: Unpack[AcceptKeywords],
+    ) -> _Server:
+        """Accept a WebSocket; takes what ``Server`` takes.
+
+        :param options: ``profile``, ``ping_timeout``, ``close_timeout``,
+                        ``max_queue``, ``max_fragments``, ``compression``,
+                        ``origins``, ``headers``, ``logger``: see ``Server``.
+        """
         return cls(
             environ,
             subprotocols,
@@ -394,7 +423,7 @@ class Client(Base):
     :param subprotocols: the names to offer, one or a list in order of
                          preference.
     :param headers: further headers, a mapping or an iterable of pairs.
-    :param receive_bytes: a hint for the size of a read, in bytes.
+    :param receive_bytes: accepted for 1.x; without effect.
     :param ping_interval: see ``Server``, as for all that is not listed here.
     :param max_message_size: see ``Server``.
     :param ssl_context: an ``ssl.SSLContext``; by default one that verifies
@@ -419,11 +448,14 @@ class Client(Base):
     :raises ValueError: for a wrong value.
     """
 
+    #: As it was given.
+    url: str
+
     def __init__(
         self,
         url: str,
-        subprotocols: Any = None,
-        headers: Any = None,
+        subprotocols: Subprotocols = None,
+        headers: Headers = None,
         receive_bytes: int = 4096,
         ping_interval: float | None = None,
         max_message_size: int | None = None,
@@ -435,7 +467,7 @@ class Client(Base):
         profile: Profile | str | None = None,
         sock: Any = None,
         server_hostname: str | None = None,
-        **options: Any,
+        **options: Unpack[DialKeywords],
     ) -> None:
         self._options = Options.of(
             'Client', receive_bytes, ping_interval, max_message_size, options, client=True
@@ -472,10 +504,10 @@ class Client(Base):
 
     @classmethod
     def connect(
-        cls,
+        cls: type[_Client],
         url: str,
-        subprotocols: Any = None,
-        headers: Any = None,
+        subprotocols: Subprotocols = None,
+        headers: Headers = None,
         receive_bytes: int = 4096,
         ping_interval: float | None = None,
         max_message_size: int | None = None,
@@ -483,9 +515,15 @@ class Client(Base):
         thread_class: Any = None,
         event_class: Any = None,
         selector_class: Any = None,
-        **options: Any,
-    ) -> Client:
-        """Connect to a server; takes what ``Client`` takes."""
+        **options: Unpack[SyncConnectKeywords],
+    ) -> _Client:
+        """Connect to a server; takes what ``Client`` takes.
+
+        :param options: ``profile``, ``open_timeout``, ``sock``,
+                        ``server_hostname``, ``ping_timeout``, ``close_timeout``,
+                        ``max_queue``, ``max_fragments``, ``compression``,
+                        ``logger``: see ``Client``.
+        """
         return cls(
             url,
             subprotocols,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from functools import wraps
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 from . import handshake
 from .errors import ConnectionClosed, ConnectionError
@@ -13,16 +13,21 @@ from .options import Options
 from .profiles import _BY_NAME, Profile, resolve
 from .ws import Server
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from .options import ServerKeywords
+
 Handler = Callable[[Server], Any]
 App = Callable[[dict[str, Any], Callable[..., Any]], list[bytes]]
 
 
 @overload
-def websocket_app(handler: Handler) -> App: ...
+def websocket_app(handler: Handler, **options: Unpack[ServerKeywords]) -> App: ...
 
 
 @overload
-def websocket_app(**options: Any) -> Callable[[Handler], App]: ...
+def websocket_app(**options: Unpack[ServerKeywords]) -> Callable[[Handler], App]: ...
 
 
 def websocket_app(handler: Handler | None = None, **options: Any) -> Any:

@@ -67,7 +67,7 @@ def imports(path):
     package = ['simple_websocket', *path.relative_to(PACKAGE).parts[:-1]]
 
     def visit(node):
-        if isinstance(node, ast.If) and 'TYPE_CHECKING' in ast.unparse(node.test):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == 'TYPE_CHECKING':
             for other in node.orelse:
                 visit(other)
             return

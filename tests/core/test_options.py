@@ -9,6 +9,7 @@ import pytest
 from support.frames import TEXT, Frame
 from support.lab import Clock, End
 
+from simple_websocket import options
 from simple_websocket.deflate import Deflate, PerMessageDeflate
 from simple_websocket.options import Options, check_timeout
 
@@ -124,6 +125,13 @@ def test_only_clients_have_an_open_timeout():
     assert Options.of('Client', 4096, None, None, {'open_timeout': 3}, True).open_timeout == 3
     with pytest.raises(TypeError, match=r"Server\(\) got an unexpected .* 'open_timeout'"):
         Options.of('Server', 4096, None, None, {'open_timeout': 3})
+
+
+def test_type_checkers_know_of_every_option():
+    listed = {'receive_bytes', 'ping_interval', 'max_message_size'}
+    fields = Options.__dataclass_fields__.keys()
+    assert options.DialKeywords.__annotations__.keys() == fields - listed
+    assert options.CommonKeywords.__annotations__.keys() == fields - listed - {'open_timeout'}
 
 
 @pytest.mark.parametrize('value', [None, 0, 1, 0.5, -1, float('inf')])
