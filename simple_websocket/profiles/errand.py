@@ -106,13 +106,10 @@ class Errand:
         """By the caller, who goes; ``recall`` has to follow in the hub's thread."""
         self._recalled = True
 
-    def recall(self, in_hub: Callable[..., Any]) -> None:
-        """In a greenlet of the hub's thread.
-
-        :param in_hub: has the hub itself call something.
-        """
+    def recall(self) -> None:
+        """By the hub itself: whatever it calls behind this finds all of it undone."""
         if self._over:
             if self._result is not None:
                 self._give_back(self._result)
         elif self._greenlet is not None:
-            in_hub(self._greenlet.throw, _Recalled)
+            self._greenlet.throw(_Recalled)

@@ -81,7 +81,7 @@ class _Mailbox:
         except OSError:  # empty, or dropped in this very turn of the hub
             return
         while self._calls:
-            eventlet.spawn_n(self._calls.popleft())
+            self._calls.popleft()()
 
     def drop(self, user: int) -> None:
         """One link less; may be called again after an interruption."""
@@ -96,7 +96,7 @@ class _Mailbox:
                 if sock is not None:
                     sock.close()
             while self._calls:
-                eventlet.spawn_n(self._calls.popleft())
+                self._hub.schedule_call_global(0, self._calls.popleft())
 
 
 def _switch_to(waiting: list[Any]) -> None:
@@ -143,11 +143,15 @@ class EventletLink(HubLink):
             if timer is not None:
                 timer.cancel()
 
-    def _in_hub(self, function: Callable[..., Any], *arguments: Any) -> None:
-        self._hub.schedule_call_global(0, function, *arguments)
+    def _kick(self) -> None:
+        if self._receiver is not None or self._senders or self._closers:
+            self._hub.schedule_call_global(0, self._switch_out)
 
     def _call_home(self, function: Callable[[], None]) -> bool:
         return self._mailbox.post(function)
+
+    def _spawn(self, function: Callable[[], None]) -> None:
+        eventlet.spawn_n(function)
 
     def _start_reading(self) -> None:
         self._reader = self._hub.add(

@@ -49,12 +49,16 @@ class GeventLink(HubLink):
             timer.stop()
             timer.close()
 
-    def _in_hub(self, function: Callable[..., Any], *arguments: Any) -> None:
-        self._loop.run_callback(function, *arguments)
+    def _kick(self) -> None:
+        if self._receiver is not None or self._senders or self._closers:
+            self._loop.run_callback(self._switch_out)
 
     def _call_home(self, function: Callable[[], None]) -> bool:
-        self._loop.run_callback_threadsafe(gevent.spawn, function)
+        self._loop.run_callback_threadsafe(function)
         return True
+
+    def _spawn(self, function: Callable[[], None]) -> None:
+        gevent.spawn(function)
 
     def _start_reading(self) -> None:
         if self._reader is None:

@@ -29,7 +29,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from ..closure import ABNORMAL_CLOSURE
+from ..close_codes import ABNORMAL_CLOSURE
 from ..errors import ConnectionClosed, SimpleWebsocketError
 from ..inbox import Message
 from ..protocol import ENDED, ENDING, Protocol
@@ -90,15 +90,20 @@ class HubLink(Link):
         """Switch to the hub until it switches back, an exception, or ``timeout``."""
 
     @abstractmethod
-    def _in_hub(self, function: Callable[..., Any], *arguments: Any) -> None:
-        """Have the hub itself call it soon."""
+    def _kick(self) -> None:
+        """Have the hub call ``_switch_out`` soon: waiters are resumed by the
+        hub only, never by another greenlet, which would not come back."""
 
     @abstractmethod
     def _call_home(self, function: Callable[[], None]) -> bool:
-        """Have the hub run ``function`` in a new greenlet; from any thread.
+        """Have the hub itself call ``function``; from any thread.
 
         :returns: False where the way there is closed, since the link is finished.
         """
+
+    @abstractmethod
+    def _spawn(self, function: Callable[[], None]) -> None:
+        """Run ``function`` in a new greenlet of the hub."""
 
     @abstractmethod
     def _start_reading(self) -> None:
@@ -172,12 +177,6 @@ class HubLink(Link):
         if not self.finished:
             self._arm(self.protocol.deadline)
         self._switch_out()
-
-    def _kick(self) -> None:
-        """Have the hub look who is to go on: waiters are resumed by it only, never by
-        another greenlet, which would not come back."""
-        if self._receiver is not None or self._senders or self._closers:
-            self._in_hub(self._switch_out)
 
     def _poison(self) -> None:
         super()._poison()
@@ -450,7 +449,7 @@ class HubLink(Link):
         :raises Busy: when they are over.
         """
         errand = Errand(function, give_back)
-        if not self._call_home(errand.run):
+        if not self._call_home(lambda: self._spawn(errand.run)):
             while not self.finished:  # it is about to be
                 original('time', 'sleep')(0.001)
             return function()
@@ -462,7 +461,7 @@ class HubLink(Link):
         except BaseException:
             errand.leave()
             if not self.finished:
-                self._call_home(lambda: errand.recall(self._in_hub))
+                self._call_home(errand.recall)
             raise
         return errand.result()
 

@@ -110,8 +110,7 @@ class Elsewhere:
     def __init__(self, world):
         self.world = world
         self._made, self._orders = SimpleQueue(), SimpleQueue()
-        self._thread = world.original('threading', 'Thread')(target=self._live, daemon=True)
-        self._thread.start()
+        self._thread = world.real_thread(self._live)
         self.ws, self.peer = self._made.get(timeout=5)
 
     def _live(self):
@@ -132,8 +131,7 @@ class Elsewhere:
 
     def end(self):
         self._orders.put('end')
-        self._thread.join(5)
-        assert not self._thread.is_alive()
+        self._thread.join()
 
 
 @pytest.fixture
@@ -205,10 +203,10 @@ def test_a_message_that_nobody_is_there_to_take_is_given_back():
     errand = Errand(lambda: 'a message', given.append)
     errand.run()
     errand.leave()
-    errand.recall(None)
+    errand.recall()
     assert given == ['a message']
     other = Errand(lambda: given.append('run'), given.append)
     other.leave()
     other.run()
-    other.recall(None)
+    other.recall()
     assert given == ['a message']
