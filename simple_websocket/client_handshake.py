@@ -21,20 +21,18 @@ from urllib.parse import unquote_to_bytes, urlsplit
 
 import h11
 
+from .authority import DEFAULT_PORTS, bracketed, split_authority
 from .errors import ConnectionError
 from .handshake import (
-    DEFAULT_PORTS,
     FIELD_VALUE,
     VERSION,
     Headers,
     accept_token,
-    bracketed,
     has_token,
     header_values,
     index_fields,
     normalize_headers,
     parse_subprotocols,
-    split_authority,
 )
 
 #: Bytes that the heads of a server's responses may have, 1xx ones included,

@@ -66,7 +66,7 @@ class Dial:
     def _connect(self, host: str, port: int) -> socket.socket:
         """TCP to the first address that answers (RFC 6455 section 4.1)."""
         first_error: OSError | None = None
-        addresses = self._addresses(host, port)
+        addresses = list(self._profile.getaddrinfo(host, port, 0, socket.SOCK_STREAM))
         for place, (family, kind, proto, _, address) in enumerate(addresses):
             sock = original('socket', 'socket')(family, kind, proto)
             try:
@@ -83,12 +83,6 @@ class Dial:
                 sock.close()
                 raise
         raise first_error or OSError(errno.EHOSTUNREACH, f'{host} has no address')
-
-    def _addresses(self, host: str, port: int) -> list[Any]:
-        try:
-            return list(self._profile.getaddrinfo(host, port, 0, socket.SOCK_STREAM))
-        except socket.gaierror as error:
-            raise socket.gaierror(error.errno, f'{error.strerror}: {host}') from None
 
     def _connect_to(self, sock: socket.socket, address: Any, shares: int) -> None:
         """An address that is silent gets its share of the time, and not all of it:

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import binascii
 import hashlib
-import ipaddress
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +27,8 @@ from functools import lru_cache
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
+
+from .authority import DEFAULT_PORTS, bracketed, split_authority
 
 Headers = list[tuple[str, str]]
 
@@ -44,16 +45,12 @@ _OWN_HEADERS = frozenset({
     'sec-websocket-extensions', 'sec-websocket-protocol',
 })  # fmt: skip
 
-DEFAULT_PORTS = {'http': 80, 'ws': 80, 'https': 443, 'wss': 443}
-
 _http_version = re.compile(r'HTTP/1\.[1-9]')
 # 16 bytes in base64 (RFC 6455 section 4.1).
 _key = re.compile('[A-Za-z0-9+/]{22}==')
 _token = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 # Field values that a peer can't misread: RFC 9110 section 5.5 without obs-text.
 FIELD_VALUE = re.compile(r'[\t\x20-\x7e]*')
-_authority = re.compile(r'(?:\[([^\[\]]*)\]|([^\[\]:]*))(?::([0-9]{0,5}))?')
-_reg_name = re.compile(r'[A-Za-z0-9._~-]+')
 # RFC 9110 section 7.2.  A comma would be in the grammar too, but in no name;
 # it is what a WSGI server makes of two Host headers.
 _host = re.compile(
@@ -497,46 +494,6 @@ def _normalize_origin(origin: str) -> str | None:
     if port not in (None, DEFAULT_PORTS.get(scheme)):
         text += f':{port}'
     return f'{scheme}://{text}'
-
-
-def split_authority(authority: str) -> tuple[str, int | None]:
-    """Split ``host[:port]``; an IPv6 address comes without its brackets.
-
-    :raises ValueError: it isn't that.
-    """
-    match = _authority.fullmatch(authority)
-    if match is None:
-        raise ValueError(f'{authority!r} is not a host with an optional port')
-    address, name, digits = match.groups()
-    port = int(digits) if digits else None
-    if port is not None and not 0 < port < 65536:
-        raise ValueError(f'port {port} is not from 1 to 65535')
-    if address is not None:
-        # RFC 6874: in a URL the zone follows %25
-        return ipaddress.IPv6Address(address.replace('%25', '%', 1)).compressed, port
-    return _ascii_host(name), port
-
-
-def _ascii_host(name: str) -> str:
-    """Return a host name in lower case, an international one in its ASCII form.
-
-    :raises ValueError: it has characters or labels that no host name has.
-    """
-    if len(name) > 253:
-        raise ValueError('the host name is too long')
-    try:
-        # This also finds empty labels, and those too long for the resolver.
-        ascii_name = name.encode('idna').decode('ascii')
-    except UnicodeError as error:
-        raise ValueError(f'{name!r} is not a host name: {error}') from error
-    if _reg_name.fullmatch(ascii_name) is None:
-        raise ValueError(f'{name!r} is not a host name')
-    return ascii_name.lower()
-
-
-def bracketed(host: str) -> str:
-    # A zone means something on this machine only (RFC 6874 section 4).
-    return f'[{host.partition("%")[0]}]' if ':' in host else host
 
 
 # Server: the response

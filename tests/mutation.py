@@ -52,7 +52,10 @@ KEPT = WHERE / 'kept'
 #: There while a run of all mutants is not through: a digest of what is tested.
 UNFINISHED = WHERE / 'unfinished'
 
-MODULES = ('protocol', 'inbox', 'close_codes', 'deflate', 'handshake', 'client_handshake')
+MODULES = (
+    *('authority', 'client_handshake', 'close_codes', 'deflate', 'handshake', 'inbox'),
+    'protocol',
+)
 TESTS = (
     *('appetite', 'deflate', 'deflate_edges', 'direct', 'handshake', 'handshake_edges'),
     *('options', 'protocol', 'protocol_close', 'protocol_edges', 'protocol_keepalive'),
