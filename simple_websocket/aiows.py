@@ -108,7 +108,8 @@ class AioBase(Connection, Conversation):
     def __aiter__(self) -> AsyncIterator[str | bytes]:
         """The messages, until the connection closes."""
         kind = type(self)
-        if kind.receive is AioBase.receive and kind.__anext__ is AioBase.__anext__:
+        ours = kind.receive is AioBase.receive and kind.__anext__ is AioBase.__anext__
+        if ours and 'receive' not in self.__dict__:
             messages: AsyncIterator[str | bytes] = self._open_link.iterate(self)
             return messages
         return self

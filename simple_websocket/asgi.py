@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from . import handshake
 from .close_codes import ABNORMAL_CLOSURE, NO_STATUS, NORMAL_CLOSURE, close_payload
-from .codec import MESSAGE_TOO_BIG
-from .connection import exit_code
+from .codec import BINARY, MESSAGE_TOO_BIG
+from .connection import encode_message, exit_code
 from .errors import ConnectionClosed, ConnectionError, SimpleWebsocketError
 from .options import Options, Origins, Subprotocols, check_timeout
 
@@ -284,11 +284,12 @@ class WebSocketASGI(Conversation):
         """
         check_timeout(timeout)
         event: Event = {'type': 'websocket.send'}
-        if isinstance(data, (bytes, bytearray, memoryview)):
-            event['bytes'] = bytes(data)
+        opcode, payload = encode_message(data)
+        if opcode == BINARY:
+            event['bytes'] = memoryview(data).tobytes()
         else:
-            event['text'] = data if isinstance(data, str) else str(data)
-            event['text'].encode()  # a lone surrogate is the caller's mistake
+            event['text'] = payload
+            str(payload).encode()  # a lone surrogate is the caller's mistake
         if not self._open:
             raise self._closed()
         try:

@@ -10,7 +10,7 @@ import socket
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, NoReturn
 
 from .close_codes import GOING_AWAY, INTERNAL_ERROR
 from .codec import BINARY, TEXT
@@ -30,9 +30,10 @@ def encode_message(data: Any) -> tuple[int, Payload]:
         return TEXT, data
     if isinstance(data, (bytes, bytearray)):
         return BINARY, data
-    if isinstance(data, memoryview):
-        return BINARY, data.tobytes()
-    return TEXT, str(data)
+    try:
+        return BINARY, memoryview(data).tobytes()
+    except TypeError:
+        return TEXT, str(data)
 
 
 def exit_code(kind: type[BaseException] | None) -> int | None:
@@ -105,6 +106,9 @@ class Connection:
         as long as there is none (see ``ping_interval``)."""
         seconds: float | None = self._open_link.protocol.latency
         return seconds
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(f'{self!r} can neither be pickled nor copied')
 
     def __del__(self) -> None:
         link = self._link

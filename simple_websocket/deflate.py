@@ -165,10 +165,9 @@ def from_option(option: object) -> Deflate | None:
     if isinstance(option, Deflate):
         return option
     if isinstance(option, str):
-        raise ValueError(f"compression must be 'deflate' or None, not {option!r}")
+        raise ValueError(f'compression must be True, a Deflate, or False, not {option!r}')
     raise TypeError(
-        "compression must be None, True, 'deflate' or a Deflate, "
-        f'not {type(option).__name__}'
+        f'compression must be True, a Deflate, or False, not {type(option).__name__}'
     )
 
 

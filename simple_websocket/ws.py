@@ -308,7 +308,7 @@ class Server(Base):
         wire = Wire(sock)
         try:
             leftover = hosts.take_over(host, environ, sock, _HostCallback(self))
-            response, compression = self._answer(host, allowed, fields)
+            response, compression = self._answer_or_fail(chosen, wire, host, allowed, fields)
             protocol = self._options.protocol(False, _now, compression)
             protocol.out.append(response)
             self._open(chosen, wire, protocol, leftover)
@@ -383,6 +383,18 @@ class Server(Base):
         self.subprotocol = self.choose_subprotocol(request) or None
         response = handshake.accept_response(request, self.subprotocol, extension, headers)
         return response, engine
+
+    def _answer_or_fail(
+        self, profile: Profile, wire: Wire, *rest: Any
+    ) -> tuple[bytes, deflate.PerMessageDeflate | None]:
+        """``_answer``; the host can no longer tell the client of an error in it."""
+        try:
+            return self._answer(*rest)
+        except handshake.Rejected:
+            raise
+        except Exception:
+            self._refuse(profile, wire, handshake.Rejected(500, 'The application failed.'))
+            raise
 
     def _refuse(self, profile: Profile, wire: Wire, rejected: handshake.Rejected) -> None:
         protocol = self._options.protocol(False, _now, None)
@@ -480,6 +492,10 @@ class Client(Base):
         )
         if ssl_context is not None and not isinstance(ssl_context, ssl.SSLContext):
             raise TypeError(f'ssl_context must be an ssl.SSLContext, not {ssl_context!r}')
+        if sock is not None and not hasattr(sock, 'setblocking'):
+            raise TypeError(f'sock must be a connected socket, not {sock!r}')
+        if server_hostname is not None and not isinstance(server_hostname, str):
+            raise TypeError(f'server_hostname must be a str, not {server_hostname!r}')
         self.subprotocols = opening.subprotocols
         chosen = resolve(
             profile, thread_class, event_class, selector_class, sock, client=True

@@ -281,6 +281,24 @@ async def test_an_iteration_asks_a_receive_of_somebodys_own(monkeypatch):
             break
 
 
+async def test_an_iteration_asks_a_receive_that_was_put_in_its_place(role):
+    async with end(role) as (ws, peer):
+        heard = []
+        receive = ws.receive
+
+        async def listening(timeout=None):
+            heard.append(await receive(timeout))
+            return heard[-1]
+
+        ws.receive = listening
+        await peer.send((TEXT, b'one'), (TEXT, b'two'))
+        assert await anext(aiter(ws)) == 'one'
+        await peer.send((TEXT, b'three'))
+        assert [await anext(ws), await anext(ws)] == ['two', 'three']
+        assert heard == ['one', 'two', 'three']
+        del ws.receive
+
+
 async def test_a_task_written_in_python_goes_on_with_the_message(role):
     async with end(role) as (ws, peer):
         task = asyncio.tasks._PyTask(ws.receive())

@@ -96,11 +96,11 @@ def test_an_option_of_the_compression_says_what_it_may_be(option, value, error, 
 @pytest.mark.parametrize(
     ('option', 'error', 'words'),
     [
-        ('gzip', ValueError, "compression must be 'deflate' or None, not 'gzip'"),
+        ('gzip', ValueError, "compression must be True, a Deflate, or False, not 'gzip'"),
         (
             1.5,
             TypeError,
-            "compression must be None, True, 'deflate' or a Deflate, not float",
+            'compression must be True, a Deflate, or False, not float',
         ),
     ],
 )

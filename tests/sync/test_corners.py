@@ -3,10 +3,13 @@ hosts that are not quite like the others."""
 
 from __future__ import annotations
 
+import array
 import contextlib
+import copy
 import dataclasses
 import errno
 import gc
+import pickle
 import selectors
 import socket
 import struct
@@ -14,7 +17,7 @@ import sys
 import types
 
 import pytest
-from support.frames import TEXT
+from support.frames import BINARY, TEXT
 from support.peer import Peer, accepted, connected, environ_for, switching, tcp_pair
 from sync.test_tls import context
 
@@ -381,17 +384,6 @@ def test_tls_options_of_another_kind_are_named():
         Client.connect('wss://localhost', ssl_context=True)
 
 
-def test_an_error_in_the_choice_of_a_subprotocol_ends_the_connection(world):
-    class Broken(Server):
-        def choose_subprotocol(self, request):
-            raise LookupError('mine')
-
-    theirs, ours = tcp_pair(world)
-    with pytest.raises(LookupError, match='mine'):
-        Broken.accept(environ_for(ours))
-    Peer(theirs, client=True).expect_eof()
-
-
 def test_a_receiver_on_a_unix_socket_is_released_by_a_close(world):
     """The end of such a socket shows in another way than that of TCP."""
     theirs, ours = world.socketpair()
@@ -466,3 +458,25 @@ def test_a_connection_that_was_never_made_says_so(call):
     arguments = ('x',) if call == 'send' else ()
     with pytest.raises(SimpleWebsocketError, match=r'make it with accept\(\) or connect\(\)'):
         getattr(ws, call)(*arguments)
+
+
+@pytest.mark.parametrize('take', [copy.copy, copy.deepcopy, pickle.dumps])
+def test_there_is_one_of_a_connection(world, classes, take):
+    """A copy would end it when it goes."""
+    ws, peer = accepted(world, **classes)
+    with pytest.raises(TypeError, match='can neither be pickled nor copied'):
+        take(ws)
+    gc.collect()
+    ws.send('still here')
+    peer.expect(TEXT, b'still here')
+    ws._link.abandon()
+
+
+def test_whatever_has_a_buffer_is_binary(world, classes):
+    ws, peer = accepted(world, compression=None, **classes)
+    for data in (array.array('B', b'abc'), memoryview(b'xabc')[1:], pickle.PickleBuffer(b'abc')):
+        ws.send(data)
+        peer.expect(BINARY, b'abc')
+    ws.send(5)
+    peer.expect(TEXT, b'5')
+    ws._link.abandon()

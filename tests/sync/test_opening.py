@@ -444,3 +444,35 @@ def test_an_address_that_is_silent_leaves_time_for_the_next(world):
     for sock in (silent, *others):
         sock.close()
     ws._link.abandon()
+
+
+@pytest.mark.parametrize('answer', [ZeroDivisionError, 'chat', b'chat'])
+def test_an_application_that_fails_in_the_handshake_is_a_500(world, classes, answer):
+    """The host has no way any more to say so."""
+
+    class Picky(Server):
+        def choose_subprotocol(self, request):
+            if answer is ZeroDivisionError:
+                raise answer('a bug')
+            return answer
+
+    theirs, ours = tcp_pair(world)
+    with pytest.raises((ZeroDivisionError, ValueError, TypeError)):
+        Picky.accept(environ_for(ours), **classes)
+    response = b''
+    while data := theirs.recv(4096):
+        response += data
+    assert response.startswith(b'HTTP/1.1 500 Internal Server Error\r\n')
+    assert b'chat' not in response and b'bug' not in response
+
+
+@pytest.mark.parametrize(
+    ('wrong', 'words'),
+    [
+        ({'sock': 5}, 'sock must be a connected socket, not 5'),
+        ({'server_hostname': 5}, 'server_hostname must be a str, not 5'),
+    ],
+)
+def test_a_wrong_argument_of_connect_is_named(classes, wrong, words):
+    with pytest.raises(TypeError, match=words):
+        Client.connect('ws://127.0.0.1:1/', **wrong, **classes)
