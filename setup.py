@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import platform
 import sys
+import sysconfig
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
@@ -19,9 +20,9 @@ if sys.platform != 'win32':
         SOURCES[f'simple_websocket.profiles.{name}'] = f'simple_websocket/profiles/{name}.pyx'
 
 
-def notice(reason: object) -> None:
+def notice(reason: object, part: str = '') -> None:
     print(
-        f'simple-websocket: notice: the compiled codec is not built: {reason}\n'
+        f'simple-websocket: notice: the compiled codec {part}is not built: {reason}\n'
         'simple-websocket: notice: installing without it; wsproto does its work, slower',
         file=sys.stderr,
     )
@@ -41,12 +42,15 @@ class BuildOptional(build_ext):
         try:
             super().build_extension(ext)
         except Exception as error:
-            notice(error)
+            notice(error, f'{ext.name} ')
 
 
 def extensions() -> list[Extension]:
     if platform.python_implementation() != 'CPython':
         notice(f'it knows CPython, not {platform.python_implementation()}')
+        return []
+    if sysconfig.get_config_var('Py_GIL_DISABLED'):
+        notice('it relies on the GIL')
         return []
     try:
         from Cython.Build import cythonize

@@ -32,8 +32,8 @@ from .originals import builtin
 from .pump import Came, put
 from .wire import Wire, is_of_tcp
 
-#: Bytes asked of TCP at once, at least: fewer system calls for large messages,
-#: and a read is never more than this beyond what the queue allows.
+#: Bytes asked of TCP at once, at most: enough for few system calls with large
+#: messages, and never more than this beyond what the queue allows.
 READ_SIZE = 65536
 
 

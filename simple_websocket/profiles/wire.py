@@ -35,7 +35,7 @@ _TCP_INFO = getattr(socket, 'TCP_INFO', 11)
 #: ESTABLISHED, FIN_WAIT1, FIN_WAIT2: the states in which the peer may still send.
 _TCP_PEER_OPEN = (1, 4, 5)
 
-#: What a dead connection raises where a live one would return bytes.
+#: What a read or a write raises that would have to wait.
 _WOULD_BLOCK = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
