@@ -448,6 +448,8 @@ class HubLink(Link):
         :param give_back: see ``Errand``.
         :raises Busy: when they are over.
         """
+        if self._is_there() is None:
+            self._end_alone()
         errand = Errand(function, give_back)
         if not self._call_home(lambda: self._spawn(errand.run)):
             while not self.finished:  # it is about to be
@@ -480,6 +482,8 @@ class HubLink(Link):
         """
         self.finished = True
         self.protocol.abort()
+        with suppress(Exception):  # it may have taken the watchers along
+            self._release()
         self.wire.let_go()
         raise self._closed()
 
