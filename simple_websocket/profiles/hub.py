@@ -487,9 +487,8 @@ class HubLink(Link):
         self.wire.let_go()
         raise self._closed()
 
-    def _give_back(self, message: Message | None) -> None:
-        if message is not None:
-            self.protocol.input_buffer().appendleft(message)
+    def _give_back(self, message: Message) -> None:
+        self.protocol.input_buffer().appendleft(message)
 
     def abandon(self) -> None:
         with suppress(Exception):  # the hub may be gone; so is the process then

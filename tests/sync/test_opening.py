@@ -11,6 +11,7 @@ import socket
 import pytest
 from support.frames import TEXT
 from support.peer import KEY, Peer, accepted, environ_for, switching, tcp_pair
+from sync.test_corners import full_listener
 
 from simple_websocket import (
     Client,
@@ -419,13 +420,7 @@ def not_found(*_):
 
 def test_an_address_that_is_silent_leaves_time_for_the_next(world):
     """Half of it, where there are two."""
-    silent = world.original('socket', 'socket')()
-    silent.bind(('127.0.0.1', 0))
-    silent.listen(0)
-    others = [world.original('socket', 'socket')() for _ in range(2)]
-    for sock in others:  # now its queue is full
-        sock.setblocking(False)
-        sock.connect_ex(silent.getsockname())
+    silent, _, others = full_listener()
     listener, port = world.listen()
 
     def serve():
