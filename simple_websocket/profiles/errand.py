@@ -17,6 +17,10 @@ from greenlet import getcurrent
 
 from .originals import original
 
+#: Seconds beyond the caller's that a hub has, to get round to an errand: what is done
+#: in it keeps the timeout itself, and one of 0 still means to look.
+_GRACE = 0.25
+
 #: Seconds between two looks whether the hub's thread is there still.
 _LOOK_INTERVAL = 0.5
 
@@ -81,13 +85,16 @@ class Errand:
     def wait(self, timeout: float | None, is_there: Callable[[], Any]) -> bool:
         """Wait until it is done.
 
-        :param timeout: seconds, None for as long as it takes.
+        :param timeout: seconds that it may take, None for any; the hub has
+                        ``_GRACE`` to get round to it.
         :param is_there: from ``presence``, of the hub's thread.
         :returns: False when the time ran out, or there is nobody to do it.
         """
+        if timeout is not None:
+            timeout = max(timeout, 0) + _GRACE
         while True:
             interval = _LOOK_INTERVAL if timeout is None else min(timeout, _LOOK_INTERVAL)
-            if self._lock.acquire(True, max(interval, 0)):
+            if self._lock.acquire(True, interval):
                 return True
             if timeout is not None:
                 timeout -= interval

@@ -210,3 +210,17 @@ def test_a_message_that_nobody_is_there_to_take_is_given_back():
     other.run()
     other.recall()
     assert given == ['a message']
+
+
+@pytest.mark.only('green')
+@pytest.mark.only('default-codec')
+def test_not_to_wait_gives_the_hub_the_time_to_look(end, world):
+    """With a timeout of 0 as well, what is there comes, and what TCP takes goes."""
+    ws, peer = end(compression=None)
+    for number in range(20):
+        peer.send((TEXT, b'%d' % number))
+        world.wait_until(lambda: len(ws.input_buffer))
+        assert world.real_thread(ws.receive, 0).join() == str(number)
+        world.real_thread(ws.send, f'echo {number}', 0).join()
+        peer.expect(TEXT, b'echo %d' % number)
+    assert ws.connected
