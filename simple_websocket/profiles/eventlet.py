@@ -154,27 +154,43 @@ class EventletLink(HubLink):
         eventlet.spawn_n(function)
 
     def _start_reading(self) -> None:
-        self._reader = self._hub.add(
-            self._hub.READ, self.wire.fd, self._on_readable, self._on_stolen, None
-        )
+        self._reader = self._listen(self._hub.READ, self._on_readable)
 
     def _stop_reading(self) -> None:
-        if self._reader is not None:  # else an interrupted start
-            self._hub.remove(self._reader)
-            self._reader = None  # it holds us
+        listener, self._reader = self._reader, None  # it holds us
+        self._unlisten(listener)
 
     def _start_writing(self) -> None:
-        self._writer = self._hub.add(
-            self._hub.WRITE, self.wire.fd, self._on_writable, self._on_stolen, None
-        )
+        self._writer = self._listen(self._hub.WRITE, self._on_writable)
 
     def _stop_writing(self) -> None:
-        if self._writer is not None:
-            self._hub.remove(self._writer)
-            self._writer = None
+        listener, self._writer = self._writer, None
+        self._unlisten(listener)
 
-    def _on_stolen(self, *_: Any) -> None:
-        """Somebody else closed our descriptor and its number is in use again."""
+    def _listen(self, kind: str, callback: Callable[..., None]) -> Any:
+        try:
+            return self._hub.add(kind, self.wire.fd, callback, _ignore, self._on_stolen)
+        except OSError:
+            self._hub.listeners[kind].pop(self.wire.fd, None)
+            raise
+
+    def _unlisten(self, listener: Any) -> None:
+        # None is of an interrupted start.  The hub has let go of a spent one, and
+        # would look at whoever has its number now.
+        if listener is not None and not listener.spent:
+            with suppress(OSError):  # of a closed descriptor the hub has nothing more
+                self._hub.remove(listener)
+
+    def _on_stolen(self) -> None:
+        """Somebody else closed our descriptor and its number is in use again.
+
+        Told right where the new one is made, for any greenlet; the way that waits
+        for the hub's turn is not taken when the greenlet that began to read has
+        ended.
+        """
+        self._hub.schedule_call_global(0, self._end_stolen)
+
+    def _end_stolen(self) -> None:
         self._guarded(self._poison)
         self._switch_out()
 

@@ -127,12 +127,15 @@ class HubLink(Link):
         self._guarded(self._settle)
 
     def _watch(self, read: bool, write: bool) -> None:
-        if read != self._reading:
-            self._reading = read
-            (self._start_reading if read else self._stop_reading)()
-        if write != self._writing:
-            self._writing = write
-            (self._start_writing if write else self._stop_writing)()
+        try:
+            if read != self._reading:
+                self._reading = read
+                (self._start_reading if read else self._stop_reading)()
+            if write != self._writing:
+                self._writing = write
+                (self._start_writing if write else self._stop_writing)()
+        except OSError:  # somebody else has closed our descriptor
+            self.protocol.abort()
 
     def _release(self) -> None:
         self._watch(False, False)
