@@ -20,7 +20,7 @@ import greenlet
 
 from ..protocol import Protocol
 from .hub import HubLink
-from .originals import original
+from .watchman import Waker
 from .wire import Wire
 
 
@@ -42,44 +42,39 @@ class _Mailbox:
         self._hub = hub
         self._users: set[int] = set()
         self._calls: deque[Callable[[], None]] = deque()
-        self._out: Any = None
-        self._in: Any = None
+        self._waker: Waker | None = None
         self._listener: Any = None
 
     def open(self, user: int) -> None:
         """One link more."""
         self._users.add(user)
         if self._listener is None:
-            self._out, self._in = pair = original('socket', 'socketpair')()
-            for sock in pair:
-                sock.setblocking(False)
-            number = self._out.fileno()
-            self._hub.mark_as_reopened(number)  # as eventlet's own sockets tell it
+            if self._waker is None:  # else the last start was interrupted
+                self._waker = Waker()
+            waker = self._waker
+            self._hub.mark_as_reopened(waker.fd)  # as eventlet's own sockets tell it
             try:
                 add, read = self._hub.add, self._hub.READ
-                self._listener = add(read, number, self._on_call, _ignore, None)
+                self._listener = add(read, waker.fd, self._on_call, _ignore, None)
             except BaseException:
-                self._hub.remove_descriptor(number)
+                self._hub.remove_descriptor(waker.fd)
                 raise
 
     def post(self, function: Callable[[], None]) -> bool:
         """Have the hub call it; False where nobody has a link in the hub any more."""
         self._calls.append(function)
-        try:
-            self._in.send(b'\0')
-        except BlockingIOError:
-            pass  # so full of wake-ups that one more says nothing new
-        except OSError:  # closed; who closed it may have seen the call or not
+        waker = self._waker
+        if waker is not None:
+            waker.wake()
+        else:  # who closed it may have seen the call or not
             with suppress(ValueError):
                 self._calls.remove(function)
                 return False
         return True
 
     def _on_call(self, fileno: int) -> None:
-        try:
-            self._out.recv(4096)
-        except OSError:  # empty, or dropped in this very turn of the hub
-            return
+        if self._waker is not None:  # else dropped in this very turn of the hub
+            self._waker.clear()
         while self._calls:
             self._calls.popleft()()
 
@@ -89,14 +84,23 @@ class _Mailbox:
         if not self._users:
             if self._boxes.get(self._hub) is self:
                 del self._boxes[self._hub]
-            if self._listener is not None:
-                self._hub.remove(self._listener)
-                self._listener = None
-            for sock in (self._out, self._in):
-                if sock is not None:
-                    sock.close()
+            _forget(self._hub, self._listener)
+            self._listener = None
+            if self._waker is not None:
+                self._waker.close()
+                self._waker = None
             while self._calls:
                 self._hub.schedule_call_global(0, self._calls.popleft())
+
+
+def _forget(hub: Any, listener: Any) -> None:
+    """Have the hub call a listener no more; None is of an interrupted start."""
+    # The hub has let go of a spent one, and would look at whoever has its number.
+    if listener is not None and not listener.spent:
+        # It has nothing more of a closed descriptor, nor of one that it forgot when
+        # an exception out of nowhere came behind that.
+        with suppress(OSError, KeyError):
+            hub.remove(listener)
 
 
 def _switch_to(waiting: list[Any]) -> None:
@@ -157,15 +161,15 @@ class EventletLink(HubLink):
         self._reader = self._listen(self._hub.READ, self._on_readable)
 
     def _stop_reading(self) -> None:
-        listener, self._reader = self._reader, None  # it holds us
-        self._unlisten(listener)
+        _forget(self._hub, self._reader)
+        self._reader = None  # it holds us
 
     def _start_writing(self) -> None:
         self._writer = self._listen(self._hub.WRITE, self._on_writable)
 
     def _stop_writing(self) -> None:
-        listener, self._writer = self._writer, None
-        self._unlisten(listener)
+        _forget(self._hub, self._writer)
+        self._writer = None
 
     def _listen(self, kind: str, callback: Callable[..., None]) -> Any:
         try:
@@ -173,13 +177,6 @@ class EventletLink(HubLink):
         except OSError:
             self._hub.listeners[kind].pop(self.wire.fd, None)
             raise
-
-    def _unlisten(self, listener: Any) -> None:
-        # None is of an interrupted start.  The hub has let go of a spent one, and
-        # would look at whoever has its number now.
-        if listener is not None and not listener.spent:
-            with suppress(OSError):  # of a closed descriptor the hub has nothing more
-                self._hub.remove(listener)
 
     def _on_stolen(self) -> None:
         """Somebody else closed our descriptor and its number is in use again.

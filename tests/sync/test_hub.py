@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from support.frames import BINARY, TEXT
 from support.peer import accepted
 from support.points import call_soon
-from sync.test_corners import fill
 
 from simple_websocket import ConnectionClosed, broadcast, get_profile
 from simple_websocket.profiles.link import TURN
@@ -190,14 +191,14 @@ def test_the_profile_of_eventlet_has_a_thread_and_an_event(world):
 
 @pytest.mark.only('eventlet')
 def test_calls_of_other_os_threads_are_carried_however_many_there_are(world):
-    """More than wake-ups fit into the socket that tells the hub of them."""
+    """More than wake-ups fit into what tells the hub of them."""
     from simple_websocket.profiles.eventlet import _Mailbox
 
     ws, peer = accepted(world)
     box = ws._link._mailbox
     assert _Mailbox.of(ws._link._hub) is box
     done = []
-    fill(box._in)
+    os.eventfd_write(box._waker.fd, 2**64 - 2)
     for number in range(3):
         box.post(lambda number=number: done.append(number))
     world.wait_until(lambda: done == [0, 1, 2])
@@ -232,7 +233,7 @@ def test_who_takes_the_number_of_the_mailbox_harms_no_connection(world):
     from eventlet import hubs
 
     ws, peer = accepted(world)
-    hubs.notify_opened(ws._link._mailbox._out.fileno())
+    hubs.notify_opened(ws._link._mailbox._waker.fd)
     world.sleep(0.01)  # the hub tells the old listener
     peer.send((TEXT, b'hello'))
     assert ws.receive(5) == 'hello'
