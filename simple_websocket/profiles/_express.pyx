@@ -303,7 +303,7 @@ def hub(kind):
 cdef:
     object LockedLink = NotYet, InjectedLink = NotYet, ThreadLink = NotYet
     Py_ssize_t LOCK, LOST, RECEIVING, WAITING
-    Py_ssize_t VISITS, ADOPTED, BLOCKED
+    Py_ssize_t VISITS, ADOPTED, BLOCKED, PASSED_OVER
     Py_ssize_t EVENT, GREEN, PARKED, LINK_TAKEN, WANT, DEADLINE
 
 
@@ -414,16 +414,18 @@ cdef object wait_in_recv(object link):
         try:
             if is_set(link, BLOCKED):
                 link._unblock()
+            if is_set(link, PASSED_OVER):
+                link._come_out()
         finally:
             set_slot(link, RECEIVING, False)
 
 
 def threads(kind):
     """See ``express.threads``."""
-    global ThreadLink, VISITS, ADOPTED, BLOCKED
+    global ThreadLink, VISITS, ADOPTED, BLOCKED, PASSED_OVER
     ThreadLink = kind
     VISITS, ADOPTED = slot(kind, '_visits'), slot(kind, '_adopted')
-    BLOCKED = slot(kind, '_blocked')
+    BLOCKED, PASSED_OVER = slot(kind, '_blocked'), slot(kind, 'passed_over')
     return kind
 
 

@@ -40,8 +40,8 @@ from .pump import END, Came, at_end, wait_and_take
 from .watchman import Waker, Watchman
 from .wire import Wire, is_of_tcp
 
-#: Seconds that the peer has to answer our Close, before a receiver is released
-#: at the watchman's next look.
+#: Seconds that the peer has to answer our Close, before the watchman releases a
+#: receiver.
 SILENCE = 0.05
 
 
@@ -83,6 +83,8 @@ class ThreadLink(LockedLink):
         '_want',
         '_watching',
         '_watchman',
+        'due',
+        'passed_over',
     )
 
     def __init__(self, wire: Wire, protocol: Protocol, now: Callable[[], float]) -> None:
@@ -97,6 +99,8 @@ class ThreadLink(LockedLink):
         self._release_at: float | None = None  #: who is in recv, behind our Close
         self._visits = 0
         self._visits_seen = -1
+        self.due: float | None = None  #: when the watchman is to come
+        self.passed_over = False  #: it does not come in its rounds
         wire.be_blocking()
         try:
             self._watchman = Watchman.on_duty(self)
@@ -160,8 +164,22 @@ class ThreadLink(LockedLink):
                 try:
                     if self._blocked:
                         self._unblock()
+                    if self.passed_over:
+                        self._come_out()
                 finally:
                     self._receiving = False
+
+    def _come_out(self) -> None:
+        """Nobody may come back to ``receive`` now: the watchman looks."""
+        with self._lock:
+            if not self.finished:
+                self._visits_seen = -1
+                self._watchman.include(self)
+
+    def interrupted(self) -> None:
+        super().interrupted()
+        if self.passed_over:
+            self._come_out()
 
     def _something_is_up(self) -> bool:
         """Whether there is more to do before a wait than to wait."""
@@ -330,6 +348,7 @@ class ThreadLink(LockedLink):
                 self._release_receiver()
             elif self._release_at is None:
                 self._release_at = self.now() + SILENCE
+                self._watchman.expect(self, self._release_at)
 
     def _release_receiver(self) -> None:
         self._release_at = None
@@ -369,7 +388,7 @@ class ThreadLink(LockedLink):
     def _arm(self, deadline: float | None) -> None:
         self._deadline = deadline
         if deadline is not None:
-            self._watchman.expect(deadline)
+            self._watchman.expect(self, deadline)
 
     def _release(self) -> None:
         self._watchman.drop(self.wire.fd, self)
@@ -391,19 +410,33 @@ class ThreadLink(LockedLink):
             if not self.finished:
                 self._on_writable()
 
-    def look_after(self, now: float) -> float | None:
-        """The watchman's look; returns when the next deadline comes."""
-        deadline = self._deadline
-        if deadline is not None and now >= deadline:
-            self._guarded(self._on_deadline)
+    def on_time(self) -> None:
+        """What was expected has come; by the watchman."""
+        self._guarded(self._on_time)
+
+    def _on_time(self) -> None:
+        self.due = None
+        now = self.now()
+        if self._deadline is not None and now >= self._deadline:
+            self._on_deadline()
         if self._release_at is not None and now >= self._release_at:
-            self._guarded(self._release_receiver)
-        if not self._adopted and not self._receiving:
-            if self._visits == self._visits_seen:
-                self._guarded(self._adopt)
-            else:
-                self._visits_seen = self._visits
-        return self._deadline
+            self._release_receiver()
+        for deadline in (self._deadline, self._release_at):
+            if deadline is not None and not self.finished:
+                self._watchman.expect(self, deadline)
+
+    def look_after(self) -> None:
+        """The watchman's look, in each round that does not pass over us."""
+        if self._visits == self._visits_seen:
+            self._guarded(self._stay)
+        else:
+            self._visits_seen = self._visits
+
+    def _stay(self) -> None:
+        """Nothing is new since the last round."""
+        self._adopt()
+        if (self._adopted or self._blocked) and not self.finished:
+            self._watchman.pass_over(self)
 
     def _adopt(self) -> None:
         if not self._receiving and not self.finished:

@@ -5,15 +5,19 @@ With the profile ``threads`` the application's own thread reads the socket in
 only sends, a closing handshake whose caller has left) somebody must answer
 pings, notice a Close and keep the time: the watchman.
 
-It costs the hot path nothing.  Ten times a second it looks at every link; one
-whose application has not called ``receive`` since the last look and is not in
+It costs the hot path nothing.  Ten times a second it makes its round; a link
+whose application has not called ``receive`` since the last one and is not in
 it now is *adopted*: its socket is watched by the watchman's epoll until the
-application comes back.  The thread is a daemon, starts with the first link
-and goes when there has been none for a moment.
+application comes back.  A link that is adopted, or has been in the same recv
+since the last round, is passed over from then on, until its receiver comes out
+of ``receive``: of however many idle connections, none costs a thing.  Deadlines
+are in a heap.  The thread is a daemon, starts with the first link and goes
+when there has been none for a moment.
 """
 
 from __future__ import annotations
 
+import heapq
 import logging
 import os
 import select
@@ -31,7 +35,7 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger('simple_websocket')
 
-#: Seconds between two looks: after one to two of them a link is adopted.
+#: Seconds between two rounds: after one to two of them a link is adopted.
 LOOK_INTERVAL = 0.1
 
 #: Seconds that the thread outlives its last link.
@@ -169,10 +173,17 @@ class Watchman:
                         cls._current = watchman
             link._watchman = watchman
             watchman._links[link.wire.fd] = link
+            watchman.include(link)
             return watchman
 
     def __init__(self) -> None:
         self._links: dict[int, ThreadLink] = {}
+        self._round: dict[int, ThreadLink] = {}  #: those that are looked at
+        #: When a link has to be attended to, and its descriptor: what is new, and a
+        #: heap, which is the watchman's own.  An entry counts while the link's
+        #: ``due`` says the same.
+        self._expected: deque[tuple[float, int]] = deque()
+        self._deadlines: list[tuple[float, int]] = []
         self._poller: Any = _Epoll() if hasattr(select, 'epoll') else _Selector()
         self._waker = Waker()
         self._poller.set(self._waker.fd, True, False, False)
@@ -188,11 +199,25 @@ class Watchman:
         if self._links.get(fd) is link:
             self._poller.remove(fd)
             self._links.pop(fd, None)
+            self._round.pop(fd, None)
 
-    def expect(self, deadline: float) -> None:
-        """Look at that time, should it come before the next regular look."""
-        if deadline < self._wake_at:
-            self._waker.wake()
+    def include(self, link: ThreadLink) -> None:
+        """Look at a link in each round."""
+        link.passed_over = False
+        self._round[link.wire.fd] = link
+
+    def pass_over(self, link: ThreadLink) -> None:
+        """Do so no more; both are told under the link's lock."""
+        link.passed_over = True
+        self._round.pop(link.wire.fd, None)
+
+    def expect(self, link: ThreadLink, deadline: float) -> None:
+        """Call the link's ``on_time`` then; told in a step of the link."""
+        if link.due is None or deadline < link.due:
+            link.due = deadline
+            self._expected.append((deadline, link.wire.fd))
+            if deadline < self._wake_at:
+                self._waker.wake()
 
     def abandon(self, link: ThreadLink) -> None:
         """Close a link that nobody holds; safe in a finaliser."""
@@ -201,35 +226,62 @@ class Watchman:
 
     def _run(self) -> None:
         idle_since: float | None = None
-        next_look = 0.0
+        next_round = 0.0
         while True:
             now = time.monotonic()
-            if now >= next_look:
-                next_look = min(self._look(now), now + LOOK_INTERVAL)
+            self._keep_time(now)
+            if now >= next_round:
+                next_round = now + LOOK_INTERVAL
+                for link in list(self._round.values()):
+                    self._attend(link, link.look_after)
             if self._links:
                 idle_since = None
             else:
                 idle_since = now if idle_since is None else idle_since
                 if now - idle_since >= LINGER and self._retire():
                     return
-            self._wake_at = next_look
-            for fd in self._poller.poll(max(next_look - time.monotonic(), 0)):
-                if fd == self._waker.fd:
-                    self._waker.clear()
-                    next_look = 0.0
-                else:
-                    link = self._links.get(fd)
-                    if link is not None:
-                        self._attend(link, link.on_ready)
+            self._wait(next_round)
             while self._abandoned:
                 link = self._abandoned.popleft()
                 self._attend(link, link.give_up)
 
-    def _attend(self, link: ThreadLink, step: Callable[..., Any], *arguments: Any) -> Any:
+    def _wait(self, until: float) -> None:
+        """Wait for descriptors, a deadline or the next round."""
+        if self._deadlines:
+            until = min(until, self._deadlines[0][0])
+        self._wake_at = until
+        # What was expected before that wakes nobody.
+        timeout = 0 if self._expected else max(until - time.monotonic(), 0)
+        for fd in self._poller.poll(timeout):
+            if fd == self._waker.fd:
+                self._waker.clear()
+            else:
+                link = self._links.get(fd)
+                if link is not None:
+                    self._attend(link, link.on_ready)
+
+    def _keep_time(self, now: float) -> None:
+        """Attend to the links whose time has come."""
+        while self._expected:
+            heapq.heappush(self._deadlines, self._expected.popleft())
+        if len(self._deadlines) > 2 * len(self._links) + 100:  # of links that are gone
+            self._deadlines = [
+                (link.due, fd)
+                for fd, link in list(self._links.items())
+                if link.due is not None
+            ]
+            heapq.heapify(self._deadlines)
+        while self._deadlines and self._deadlines[0][0] <= now:
+            due, fd = heapq.heappop(self._deadlines)
+            link = self._links.get(fd)
+            if link is not None and link.due == due:
+                self._attend(link, link.on_time)
+
+    def _attend(self, link: ThreadLink, step: Callable[[], object]) -> None:
         """Take a step of a link.  Should it raise, that is the end of this link and
         not of all the others."""
         try:
-            return step(*arguments)
+            step()
         except Exception as error:
             # An OSError here is a socket that the application has closed itself.
             level = logging.DEBUG if isinstance(error, OSError) else logging.ERROR
@@ -237,16 +289,6 @@ class Watchman:
             self.drop(link.wire.fd, link)
             with suppress(Exception):
                 link.give_up()
-            return None
-
-    def _look(self, now: float) -> float:
-        """Look at every link; returns when the first deadline comes."""
-        first = now + LOOK_INTERVAL
-        for link in list(self._links.values()):
-            deadline = self._attend(link, link.look_after, now)
-            if deadline is not None and deadline < first:
-                first = deadline
-        return first
 
     def _retire(self) -> bool:
         with self._birth:

@@ -67,11 +67,11 @@ def test_it_stays_for_a_link_that_comes_just_when_it_is_about_to_go(world):
     ws._link.abandon()
 
 
-@pytest.mark.parametrize('step', ['on_ready', 'look_after', 'give_up'])
+@pytest.mark.parametrize('step', ['on_ready', 'look_after', 'on_time', 'give_up'])
 def test_a_link_that_raises_is_alone_in_that(world, monkeypatch, caplog, step):
     ws, peer = accepted(world)
     is_looked_after(ws, peer)
-    odd, other = accepted(world)
+    odd, other = accepted(world, ping_interval=0.05 if step == 'on_time' else None)
     on_duty = odd._link._watchman
 
     def raise_(self, *_):
@@ -176,8 +176,9 @@ def test_one_that_was_never_put_on_duty_goes_all_the_same(world, monkeypatch):
 def test_it_looks_at_a_link_that_has_just_ended_and_does_nothing(world):
     ws, peer = accepted(world, ping_interval=60)
     ws._link.give_up()
-    ws._link.look_after(time.monotonic() + 3600)
-    ws._link.on_ready()
+    for step in (ws._link.on_time, ws._link.look_after, ws._link._come_out, ws._link.on_ready):
+        step()
+    assert ws._link not in ws._link._watchman._round.values()
     with pytest.raises(ConnectionClosed) as closed:
         ws.receive()
     assert closed.value.reason == 1006
@@ -193,6 +194,122 @@ def test_it_leaves_the_socket_to_a_receiver_who_has_come_back(world):
     assert not ws._link._adopted
     peer.send((TEXT, b'mine'))
     assert task.join() == 'mine'
+    ws._link.abandon()
+
+
+# Its rounds
+
+
+def passed_over(world, *connections):
+    for ws in connections:
+        world.wait_until(lambda ws=ws: ws._link.passed_over)
+        assert ws._link not in ws._link._watchman._round.values()
+
+
+@pytest.mark.parametrize('end', [accepted, unix_end])
+@pytest.mark.parametrize('timeout', [None, 60])
+def test_its_rounds_pass_over_who_is_long_in_recv(world, end, timeout):
+    ws, peer = end(world)
+    task = world.spawn(ws.receive, timeout)
+    passed_over(world, ws)
+    assert not ws._link._adopted
+    peer.send((PING, b'?'))
+    peer.expect(PONG, b'?')
+    passed_over(world, ws)
+    assert not ws._link._adopted
+    peer.send((TEXT, b'hello'))
+    assert task.join() == 'hello'
+    is_looked_after(ws, peer)
+    passed_over(world, ws)
+    assert ws._link._adopted
+    peer.send((TEXT, b'again'))
+    assert ws.receive() == 'again'
+    ws._link.abandon()
+
+
+def test_who_comes_out_has_a_whole_round_before_the_watchman_reads(world):
+    ws, peer = accepted(world)
+    link = ws._link
+    link._watchman.drop(link.wire.fd, link)
+    link._watchman = on_duty = Watchman()  # makes its rounds when we say so
+    on_duty.include(link)
+    task = world.spawn(ws.receive)
+    world.wait_until(lambda: link._blocked)
+    for _ in range(2):
+        link.look_after()
+    assert link.passed_over and not link._adopted
+    peer.send((TEXT, b'hello'))
+    assert task.join() == 'hello'
+    assert not link.passed_over
+    link.look_after()
+    assert not link._adopted
+    link.look_after()
+    assert link._adopted and link.passed_over and not on_duty._round
+    link.give_up()
+    on_duty._close()
+
+
+def test_an_interrupted_receiver_is_looked_after(world, monkeypatch):
+    """Even where Ctrl-C has kept it from saying that it comes out."""
+    ws, peer = accepted(world)
+    unblock, come_out = threads.ThreadLink._unblock, threads.ThreadLink._come_out
+    calls = []
+
+    def interrupted(self):
+        calls.append('unblock')
+        self.passed_over = True
+        self._watchman._round.pop(self.wire.fd, None)
+        unblock(self)
+        raise KeyboardInterrupt
+
+    def seen(self):
+        calls.append('come_out')
+        come_out(self)
+
+    monkeypatch.setattr(threads.ThreadLink, '_unblock', interrupted)
+    monkeypatch.setattr(threads.ThreadLink, '_come_out', seen)
+    with pytest.raises(KeyboardInterrupt):
+        ws.receive(timeout=0.01)
+    assert calls == ['unblock', 'come_out']
+    monkeypatch.undo()
+    is_looked_after(ws, peer)
+    ws._link.abandon()
+
+
+def test_pings_go_out_of_those_that_are_passed_over(world):
+    ws, peer = accepted(world, ping_interval=0.3)
+    task = receiving(world, ws)
+    passed_over(world, ws)
+    for _ in range(2):
+        peer.send((PONG, peer.expect(PING)))
+        passed_over(world, ws)
+    peer.close()
+    assert task.join() == 1006
+
+
+def test_the_deadlines_of_those_that_are_gone_do_not_pile_up(world):
+    ws, peer = accepted(world, ping_interval=3600)
+    on_duty = ws._link._watchman
+    for _ in range(300):
+        gone, other = accepted(world, ping_interval=3600)
+        gone._link.give_up()
+        other.close()
+    on_duty._waker.wake()
+    world.settles_to(lambda: len(on_duty._deadlines) + len(on_duty._expected) <= 110, True)
+    assert (ws._link.due, ws._link.wire.fd) in on_duty._deadlines
+    ws._link.abandon()
+
+
+def test_a_later_deadline_is_looked_for_when_the_earlier_comes(world):
+    ws, peer = accepted(world)
+    link, now = ws._link, time.monotonic()
+    link._guarded(lambda: link._arm(now + 3600))
+    link._guarded(lambda: link._arm(now + 7200))
+    assert link.due == now + 3600
+    link.on_time()
+    assert link.due == now + 7200
+    link._guarded(lambda: link._arm(now + 1800))
+    assert link.due == now + 1800
     ws._link.abandon()
 
 
