@@ -239,8 +239,9 @@ class Wire:
 
     def close(self) -> None:
         """Give the file descriptor back.  Nobody may be in ``raw_recv``."""
-        with suppress(OSError):
-            self._close()
+        if self.tls:  # which is more than a descriptor
+            with suppress(OSError):
+                self._close()
         self.let_go()
 
     def let_go(self) -> None:
