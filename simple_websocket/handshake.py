@@ -32,7 +32,7 @@ from .authority import DEFAULT_PORTS, bracketed, split_authority
 try:
     # OpenSSL's goes through so much code that is in no cache when a connection
     # comes that it takes 12 us there, and Python's own 5.
-    from _sha1 import sha1 as _sha1  # type: ignore[import-not-found]
+    from _sha1 import sha1 as _sha1
 except ImportError:  # Python was built without it
     from hashlib import sha1
 
