@@ -316,7 +316,8 @@ class Server(Base):
             self._refuse(chosen, wire, rejected)
             raise ConnectionError(rejected.status, rejected.reason) from rejected
         except BaseException:
-            wire.close()
+            if self._link is None:  # else the link closes it, behind a 500
+                wire.close()
             raise
         # A handler that returns without closing leaves the rest to the host
         # (``_host_did``), which has to find the connection alive.

@@ -11,6 +11,7 @@ import socket
 import pytest
 from support.frames import TEXT
 from support.peer import KEY, Peer, accepted, environ_for, switching, tcp_pair
+from support.world import is_open
 from sync.test_corners import full_listener
 
 from simple_websocket import (
@@ -443,10 +444,13 @@ def test_an_address_that_is_silent_leaves_time_for_the_next(world):
 
 @pytest.mark.parametrize('answer', [ZeroDivisionError, 'chat', b'chat'])
 def test_an_application_that_fails_in_the_handshake_is_a_500(world, classes, answer):
-    """The host has no way any more to say so."""
+    """The host has no way any more to say so.  It is the link that closes TCP, as
+    behind any other refusal."""
+    made = []
 
     class Picky(Server):
         def choose_subprotocol(self, request):
+            made.append(self)
             if answer is ZeroDivisionError:
                 raise answer('a bug')
             return answer
@@ -454,9 +458,13 @@ def test_an_application_that_fails_in_the_handshake_is_a_500(world, classes, ans
     theirs, ours = tcp_pair(world)
     with pytest.raises((ZeroDivisionError, ValueError, TypeError)):
         Picky.accept(environ_for(ours), **classes)
+    link = made[0]._link
+    assert is_open(link.wire.fd)
     response = b''
     while data := theirs.recv(4096):
         response += data
+    theirs.close()
+    world.settles_to(lambda: link.finished, True)
     assert response.startswith(b'HTTP/1.1 500 Internal Server Error\r\n')
     assert b'chat' not in response and b'bug' not in response
 
