@@ -20,7 +20,7 @@ import greenlet
 
 from ..protocol import Protocol
 from .hub import HubLink
-from .watchman import Waker
+from .waker import Waker
 from .wire import Wire
 
 

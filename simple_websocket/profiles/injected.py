@@ -29,7 +29,7 @@ from . import express
 from .link import TURN, bounded
 from .locked import LockedLink
 from .originals import RealEvent, original
-from .watchman import Waker
+from .waker import Waker
 from .wire import Wire
 
 

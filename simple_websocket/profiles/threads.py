@@ -37,7 +37,8 @@ from .link import LONGEST_WAIT, READ_SIZE, bounded
 from .locked import LockedLink
 from .originals import original
 from .pump import END, Came, at_end, wait_and_take
-from .watchman import Waker, Watchman
+from .waker import Waker
+from .watchman import Watchman
 from .wire import Wire, is_of_tcp
 
 #: Seconds that the peer has to answer our Close, before the watchman releases a
