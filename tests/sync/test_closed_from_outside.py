@@ -93,6 +93,8 @@ def test_closing_it_when_bytes_wait_for_tcp_too(world):
 def test_before_it_has_to_wait_for_tcp(world, monkeypatch):
     """Between a write that TCP did not take whole and the hub's being told."""
     ws, _ = connected(world, compression=None)
+    receiver = world.spawn(ws.receive)
+    world.wait_until(lambda: ws._link._receiver is not None)
     done = []
 
     def closed_then(self):
@@ -105,6 +107,8 @@ def test_before_it_has_to_wait_for_tcp(world, monkeypatch):
     with pytest.raises(ConnectionClosed):
         ws.send(b'x' * 16_000_000)
     assert done
+    with pytest.raises(ConnectionClosed):
+        receiver.join()
     another, peer = accepted(world)
     answers(another, peer)
     another._link.abandon()
