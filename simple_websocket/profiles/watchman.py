@@ -166,12 +166,14 @@ class Watchman:
     def include(self, link: ThreadLink) -> None:
         """Look at a link in each round."""
         link.passed_over = False
-        self._round[link.wire.fd] = link
+        if self._links.get(link.wire.fd) is link:  # its number may be another's
+            self._round[link.wire.fd] = link
 
     def pass_over(self, link: ThreadLink) -> None:
         """Do so no more; both are told under the link's lock."""
         link.passed_over = True
-        self._round.pop(link.wire.fd, None)
+        if self._links.get(link.wire.fd) is link:
+            self._round.pop(link.wire.fd, None)
 
     def expect(self, link: ThreadLink, deadline: float) -> None:
         """Call the link's ``on_time`` then; told in a step of the link."""

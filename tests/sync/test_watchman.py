@@ -276,6 +276,28 @@ def test_an_interrupted_receiver_is_looked_after(world, monkeypatch):
     ws._link.abandon()
 
 
+def test_one_whose_number_is_in_use_again_is_in_nobodys_way(world):
+    """The application has closed its socket, and it has not been noticed yet."""
+    ws, _ = accepted(world)
+    other, _ = accepted(world)
+    link, old = ws._link, other._link
+    on_duty = Watchman()  # makes no rounds by itself
+    for one in (old, link):
+        one._watchman.drop(one.wire.fd, one)
+        one._watchman = on_duty
+    number, old.wire.fd = old.wire.fd, link.wire.fd
+    on_duty._links[link.wire.fd] = link
+    on_duty.include(link)
+    for step in (old._come_out, old._stay):
+        step()
+        assert on_duty._round == {link.wire.fd: link}
+    assert old.passed_over
+    old.wire.fd = number
+    for one in (link, old):
+        one.give_up()
+    on_duty._close()
+
+
 def test_pings_go_out_of_those_that_are_passed_over(world):
     ws, peer = accepted(world, ping_interval=0.3)
     task = receiving(world, ws)
