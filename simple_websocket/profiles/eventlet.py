@@ -8,6 +8,8 @@ when its socket is closed; our waiters are resumed by us.
 
 from __future__ import annotations
 
+import errno
+import os
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -174,9 +176,9 @@ class EventletLink(HubLink):
     def _listen(self, kind: str, callback: Callable[..., None]) -> Any:
         try:
             return self._hub.add(kind, self.wire.fd, callback, _ignore, self._on_stolen)
-        except OSError:
+        except (OSError, ValueError) as error:  # the latter of the hub on asyncio
             self._hub.listeners[kind].pop(self.wire.fd, None)
-            raise
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF)) from error
 
     def _on_stolen(self) -> None:
         """Somebody else closed our descriptor and its number is in use again.
