@@ -116,7 +116,8 @@ def _eventlet() -> Profile:
     )
 
 
-_BY_NAME = {'threads': _threads, 'gevent': _gevent, 'eventlet': _eventlet}
+#: What makes each built-in profile, by its name.
+BUILT_IN = {'threads': _threads, 'gevent': _gevent, 'eventlet': _eventlet}
 
 
 def get_profile(name: str) -> Profile:
@@ -126,9 +127,9 @@ def get_profile(name: str) -> Profile:
     :raises ValueError: for any other name.
     :raises ImportError: when that library is not installed.
     """
-    if name not in _BY_NAME:
+    if name not in BUILT_IN:
         raise ValueError(
-            f'profile must be one of {", ".join(_BY_NAME)} or a Profile, not {name!r}'
+            f'profile must be one of {", ".join(BUILT_IN)} or a Profile, not {name!r}'
         )
     # What the standard library's own classes are depends on the patching.
     return _built_in(name, _patched() if name == 'threads' else None)
@@ -136,7 +137,7 @@ def get_profile(name: str) -> Profile:
 
 @cache
 def _built_in(name: str, patched: str | None) -> Profile:
-    return _BY_NAME[name]()
+    return BUILT_IN[name]()
 
 
 def resolve(
