@@ -183,9 +183,9 @@ class EventletLink(HubLink):
     def _on_stolen(self) -> None:
         """Somebody else closed our descriptor and its number is in use again.
 
-        Told right where the new one is made, for any greenlet; the way that waits
-        for the hub's turn is not taken when the greenlet that began to read has
-        ended.
+        The hub calls it where the new one is made, in any greenlet.  (``tb``, which
+        it calls in its own turn, it forgets when the greenlet that added the
+        listener has ended.)
         """
         self._hub.schedule_call_global(0, self._end_stolen)
 

@@ -173,9 +173,8 @@ class ThreadLink(LockedLink):
     def _come_out(self) -> None:
         """Nobody may come back to ``receive`` now: the watchman looks."""
         with self._lock:
-            if not self.finished:
-                self._visits_seen = -1
-                self._watchman.include(self)
+            self._visits_seen = -1
+            self._watchman.include(self)
 
     def interrupted(self) -> None:
         super().interrupted()
@@ -436,7 +435,7 @@ class ThreadLink(LockedLink):
     def _stay(self) -> None:
         """Nothing is new since the last round."""
         self._adopt()
-        if (self._adopted or self._blocked) and not self.finished:
+        if self._adopted or self._blocked:
             self._watchman.pass_over(self)
 
     def _adopt(self) -> None:

@@ -166,7 +166,7 @@ class Watchman:
     def include(self, link: ThreadLink) -> None:
         """Look at a link in each round."""
         link.passed_over = False
-        if self._links.get(link.wire.fd) is link:  # its number may be another's
+        if self._links.get(link.wire.fd) is link:  # else it has been dropped
             self._round[link.wire.fd] = link
 
     def pass_over(self, link: ThreadLink) -> None:

@@ -128,7 +128,11 @@ def tcp_pair(world: Any) -> tuple[Any, Any]:
 
 def accepted(world: Any, **options: Any) -> tuple[Server, Peer]:
     """A `Server` and its peer."""
-    theirs, ours = tcp_pair(world)
+    return accepted_over(*tcp_pair(world), **options)
+
+
+def accepted_over(theirs: Any, ours: Any, **options: Any) -> tuple[Server, Peer]:
+    """The same over a pair of sockets that is there."""
     ws = Server.accept(environ_for(ours, **options.pop('request', {})), **options)
     peer = Peer(theirs, client=True)
     peer.response = peer.head()

@@ -9,23 +9,23 @@ import os
 
 import pytest
 from support.frames import TEXT
-from support.peer import Peer, accepted, connected, environ_for, tcp_pair
+from support.peer import accepted, accepted_over, connected, tcp_pair
 from support.world import is_open
 
-from simple_websocket import ConnectionClosed, Server
+from simple_websocket import ConnectionClosed
 
 pytestmark = [pytest.mark.only('green'), pytest.mark.only('default-codec')]
 
 
 def in_its_place(world, ws):
-    """Close its socket; the number is that of a new connection then."""
+    """Close its socket, and accept a connection that has its number then."""
     number = ws._link.wire.fd
     theirs, ours = tcp_pair(world)
     ws.sock.close()
     world.wait_until(lambda: not is_open(number))  # gevent does it in its loop
     os.dup2(ours.fileno(), number)
     ours.close()
-    return theirs, world.closing(world.socket.socket(fileno=number))
+    return accepted_over(theirs, world.closing(world.socket.socket(fileno=number)))
 
 
 def answers(ws, peer):
@@ -37,10 +37,7 @@ def answers(ws, peer):
 
 def test_the_next_one_of_that_number_works(world):
     odd, _ = connected(world)
-    theirs, ours = in_its_place(world, odd)
-    ws = Server.accept(environ_for(ours))
-    peer = Peer(theirs, client=True)
-    peer.head()
+    ws, peer = in_its_place(world, odd)
     answers(ws, peer)
     with pytest.raises(ConnectionClosed):
         odd.receive(5)
@@ -52,8 +49,7 @@ def test_the_next_one_of_that_number_works(world):
 @pytest.mark.only('eventlet')
 def test_that_the_next_one_is_gone_too_does_not_harm_the_hub(world):
     odd, _ = connected(world)
-    _, ours = in_its_place(world, odd)
-    ws = Server.accept(environ_for(ours))
+    ws, _ = in_its_place(world, odd)
     ws._link.wire.let_go()
     with pytest.raises(ConnectionClosed):
         odd.receive(5)
@@ -68,10 +64,7 @@ def test_a_receiver_is_told_though_who_accepted_has_gone(world):
     odd, _ = world.spawn(connected, world).join()
     receiver = world.spawn(odd.receive, 5)
     world.wait_until(lambda: odd._link._receiver is not None)
-    theirs, ours = in_its_place(world, odd)
-    ws = Server.accept(environ_for(ours))
-    peer = Peer(theirs, client=True)
-    peer.head()
+    ws, peer = in_its_place(world, odd)
     answers(ws, peer)
     with pytest.raises(ConnectionClosed):
         receiver.join()

@@ -11,9 +11,9 @@ import time
 
 import pytest
 from support.frames import BINARY, PING, PONG, TEXT
-from support.peer import Peer, accepted, connected, environ_for, tcp_pair
+from support.peer import accepted, accepted_over, connected, tcp_pair
 
-from simple_websocket import ConnectionClosed, Server, broadcast
+from simple_websocket import ConnectionClosed, broadcast
 from simple_websocket.profiles import link as links
 from simple_websocket.profiles import threads, watchman
 from simple_websocket.profiles.watchman import Watchman
@@ -24,11 +24,7 @@ LARGE = b'x' * 16_000_000  # more than TCP takes of a peer that does not read
 
 def unix_end(world, **options):
     """A connection that polls, and has a waker beside it."""
-    ours, theirs = world.socketpair()
-    ws = Server.accept(environ_for(ours), **options)
-    peer = Peer(theirs, client=True)
-    peer.head()
-    return ws, peer
+    return accepted_over(*world.socketpair(), **options)
 
 
 def receiving(world, ws):
@@ -109,9 +105,7 @@ def test_a_descriptor_that_is_closed_from_outside_is_that_links_end_alone(world,
         world.wait_until(lambda: odd._link not in on_duty._links.values() or odd._link._adopted)
     os.dup2(ours.fileno(), number)
     ours.close()
-    again = Server.accept(environ_for(world.closing(socket.socket(fileno=number))))
-    third = Peer(theirs, client=True)
-    third.head()
+    again, third = accepted_over(theirs, world.closing(socket.socket(fileno=number)))
     is_looked_after(again, third)
     is_looked_after(ws, peer)
     assert Watchman._current is on_duty
@@ -200,10 +194,20 @@ def test_it_leaves_the_socket_to_a_receiver_who_has_come_back(world):
 # Its rounds
 
 
-def passed_over(world, *connections):
-    for ws in connections:
-        world.wait_until(lambda ws=ws: ws._link.passed_over)
-        assert ws._link not in ws._link._watchman._round.values()
+def passed_over(world, ws):
+    world.wait_until(lambda: ws._link.passed_over)
+    assert ws._link not in ws._link._watchman._round.values()
+
+
+def give_to_another(*links):
+    """Put links on duty with a watchman who makes rounds only when we say so."""
+    on_duty = Watchman()
+    for link in links:
+        link._watchman.drop(link.wire.fd, link)
+        link._watchman = on_duty
+        on_duty._links[link.wire.fd] = link
+        on_duty.include(link)
+    return on_duty
 
 
 @pytest.mark.parametrize('end', [accepted, unix_end])
@@ -230,17 +234,15 @@ def test_its_rounds_pass_over_who_is_long_in_recv(world, end, timeout):
 def test_who_comes_out_has_a_whole_round_before_the_watchman_reads(world):
     ws, peer = accepted(world)
     link = ws._link
-    link._watchman.drop(link.wire.fd, link)
-    link._watchman = on_duty = Watchman()  # makes its rounds when we say so
-    on_duty.include(link)
+    on_duty = give_to_another(link)
     task = world.spawn(ws.receive)
     world.wait_until(lambda: link._blocked)
     for _ in range(2):
         link.look_after()
-    assert link.passed_over and not link._adopted
+    assert link.passed_over and not link._adopted and not on_duty._round
     peer.send((TEXT, b'hello'))
     assert task.join() == 'hello'
-    assert not link.passed_over
+    assert not link.passed_over and link in on_duty._round.values()
     link.look_after()
     assert not link._adopted
     link.look_after()
@@ -281,13 +283,9 @@ def test_one_whose_number_is_in_use_again_is_in_nobodys_way(world):
     ws, _ = accepted(world)
     other, _ = accepted(world)
     link, old = ws._link, other._link
-    on_duty = Watchman()  # makes no rounds by itself
-    for one in (old, link):
-        one._watchman.drop(one.wire.fd, one)
-        one._watchman = on_duty
+    on_duty = give_to_another(old, link)
+    on_duty.drop(old.wire.fd, old)
     number, old.wire.fd = old.wire.fd, link.wire.fd
-    on_duty._links[link.wire.fd] = link
-    on_duty.include(link)
     for step in (old._come_out, old._stay):
         step()
         assert on_duty._round == {link.wire.fd: link}
