@@ -97,10 +97,9 @@ class _Mailbox:
 
 def _forget(hub: Any, listener: Any) -> None:
     """Have the hub call a listener no more; None is of an interrupted start."""
-    # The hub has let go of a spent one, and would look at whoever has its number.
-    if listener is not None and not listener.spent:
-        # It has nothing more of a closed descriptor, nor of one that it forgot when
-        # an exception out of nowhere came behind that.
+    if listener is not None:
+        # The hub goes on to look at the number, which may be nobody's; and it has
+        # no listener any more where an exception out of nowhere came behind this.
         with suppress(OSError, KeyError):
             hub.remove(listener)
 

@@ -241,3 +241,15 @@ def test_who_takes_the_number_of_the_mailbox_harms_no_connection(world):
     peer.expect(TEXT, b'there')
     ws._link.give_up()
     peer.expect_eof()
+
+
+@pytest.mark.only('eventlet')
+def test_an_end_that_was_interrupted_behind_the_hub_is_begun_again(world):
+    """The hub has forgotten its listeners, and nobody else knows of that."""
+    ws, peer = accepted(world)
+    link = ws._link
+    for listener in (link._reader, link._mailbox._listener):
+        link._hub.remove(listener)
+    link.give_up()
+    assert link.finished and not link._mailbox._users
+    peer.expect_eof()

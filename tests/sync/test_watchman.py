@@ -333,6 +333,19 @@ def test_a_later_deadline_is_looked_for_when_the_earlier_comes(world):
     ws._link.abandon()
 
 
+def test_a_deadline_that_comes_up_just_before_it_waits_is_kept(world):
+    """Nobody is woken who has not said yet until when he waits."""
+    ws, _ = accepted(world)
+    link = ws._link
+    on_duty = give_to_another(link)
+    on_duty.expect(link, time.monotonic())
+    on_duty._wait(time.monotonic() + 3600)
+    on_duty._keep_time(time.monotonic())
+    assert link.due is None and not on_duty._expected and not on_duty._deadlines
+    link.give_up()
+    on_duty._close()
+
+
 # Who waits, and what ends it
 
 
