@@ -24,7 +24,7 @@ from .processes import (
     BUILD,
     Failure,
     RunningServer,
-    build_load,
+    build_programs,
     cores,
     raise_limits,
     run_broadcast,
@@ -38,7 +38,7 @@ _BEGAN = time.monotonic()
 
 _COMPARED = ('ours', 'bare', 'peer', 'mark')
 
-GROUPS = ('gevent', 'eventlet', 'threads', 'asyncio')
+GROUPS = ('gevent', 'eventlet', 'threads', 'asyncio', 'C')
 
 
 class Bench:
@@ -327,7 +327,7 @@ def main() -> None:
         for entry in [*SERVERS.values(), *CLIENTS.values()]:
             print(f'{entry.name:24} {entry.group:16} {entry.role:8} {entry.label}')
         return
-    build_load()
+    build_programs()
     if options.priority:
         processes.niceness = -15
     machine = report.describe_machine()

@@ -134,7 +134,7 @@ ECHOES = [
         '64 B × 10,000 connections',
         10000,
         _repeat(64, True),
-        names=('gevent', 'bare-gevent', 'eventlet', 'bare-eventlet'),
+        names=('gevent', 'bare-gevent', 'eventlet', 'bare-eventlet', 'bare-c'),
         short=False,
     ),
 ]

@@ -20,7 +20,6 @@ from .servers import HOST, Entry
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / '.build' / 'bench'
-SOURCE = ROOT / 'bench' / 'load.c'
 LOAD = BUILD / 'load'
 
 #: Descriptors that a process needs besides its connections.
@@ -50,18 +49,21 @@ def raise_limits() -> int:
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE_FILES
 
 
-def build_load() -> None:
-    """Compile the load generator, if that was not done yet."""
+def build_programs() -> None:
+    """Compile the load generator and the server in C, if that was not done yet."""
     BUILD.mkdir(parents=True, exist_ok=True)
-    if LOAD.exists() and LOAD.stat().st_mtime >= SOURCE.stat().st_mtime:
-        return
     compiler = next(filter(shutil.which, (os.environ.get('CC', 'cc'), 'gcc', 'clang')), None)
-    if compiler is None or not sys.platform.startswith('linux'):
-        sys.exit(
-            'bench: the load generator (bench/load.c) needs Linux and a C compiler; '
-            'install gcc or clang, or name yours in CC'
-        )
-    subprocess.run([compiler, '-O2', '-Wall', '-o', str(LOAD), str(SOURCE)], check=True)
+    for name in ('load', 'echo'):
+        source, program = ROOT / 'bench' / f'{name}.c', BUILD / name
+        if program.exists() and program.stat().st_mtime >= source.stat().st_mtime:
+            continue
+        if compiler is None or not sys.platform.startswith('linux'):
+            sys.exit(
+                f'bench: bench/{name}.c needs Linux and a C compiler; '
+                'install gcc or clang, or name yours in CC'
+            )
+        command = [compiler, '-O2', '-Wall', '-o', str(program), str(source)]
+        subprocess.run(command, check=True)
 
 
 def python(venv: str) -> str:

@@ -13,7 +13,7 @@ Nothing is imported but by the server that runs: they live in two environments
 """
 
 # In the order of the tables.
-from . import on_gevent, on_eventlet, on_threads, on_asyncio, idle, for_clients  # noqa: F401, I001
+from . import on_gevent, on_eventlet, on_threads, on_asyncio, in_c, idle, for_clients  # noqa: F401, I001
 from .registry import HOST, SERVERS, Entry
 
 __all__ = ['HOST', 'SERVERS', 'Entry']
