@@ -16,7 +16,10 @@ from setuptools.command.build_ext import build_ext
 
 SOURCES = {'simple_websocket._codec': 'simple_websocket/_codec.pyx'}
 if sys.platform != 'win32':
-    for name in ('_lock', '_pump', '_express', '_express_many', '_express_aio'):
+    names = ['_lock', '_pump', '_express', '_express_many', '_express_aio']
+    if sys.platform == 'linux':
+        names.append('_poll')
+    for name in names:
         SOURCES[f'simple_websocket.profiles.{name}'] = f'simple_websocket/profiles/{name}.pyx'
 
 

@@ -10,7 +10,7 @@ import socket
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from .close_codes import GOING_AWAY, INTERNAL_ERROR
 from .codec import BINARY, TEXT
@@ -18,6 +18,8 @@ from .errors import ConnectionClosed, SimpleWebsocketError
 from .inbox import InputBuffer
 from .profiles.link import Link, Payload
 from .protocol import ENDING
+
+_Connection = TypeVar('_Connection', bound='Connection')
 
 
 def encode_message(data: Any) -> tuple[int, Payload]:
@@ -67,7 +69,15 @@ class Connection:
     #: The negotiated subprotocol, or None (RFC 6455 section 1.9).
     subprotocol: str | None = None
 
-    _link: Link | None = None
+    # What each message goes through is in a slot; all else may be an attribute.
+    __slots__ = ('__dict__', '__weakref__', '_link')
+
+    _link: Link | None
+
+    def __new__(cls: type[_Connection], *_: Any, **__: Any) -> _Connection:
+        self = super().__new__(cls)
+        self._link = None
+        return self
 
     @property
     def _open_link(self) -> Any:

@@ -3,6 +3,11 @@
 
 from .._codec cimport CompiledDecoder
 
+cdef:
+    # Where in a link, a protocol and a wire what they refer to is.
+    Py_ssize_t WIRE, PROTOCOL, RECEIVER, OUT, DECODER, FILENO
+    object HubLink
+
 cdef enum Put:
     NOTHING, ALL, SOME
 
@@ -11,3 +16,4 @@ cdef CompiledDecoder direct(object protocol)
 cdef object fileno_of(object link)
 cdef bint may_put(object link, Py_ssize_t size) except -1
 cdef Put put_at_once(object link, int opcode, payload) except *
+cdef int on_readable(object link) except -1

@@ -42,9 +42,12 @@ class NotYet:
     """In place of a class that is made behind this file: it has no instances."""
 
 
+# Those in _express.pxd are of others, too.
+WIRE, PROTOCOL = slot(Link, 'wire'), slot(Link, 'protocol')
+OUT, DECODER = slot(Protocol, 'out'), slot(Protocol, '_decoder')
+FILENO = slot(Wire, 'fileno')
+
 cdef:
-    Py_ssize_t WIRE = slot(Link, 'wire')
-    Py_ssize_t PROTOCOL = slot(Link, 'protocol')
     Py_ssize_t HOME = slot(Link, '_home')
     Py_ssize_t INSIDE = slot(Link, '_inside')
     Py_ssize_t DEFERRED = slot(Link, '_deferred')
@@ -54,10 +57,8 @@ cdef:
     Py_ssize_t FINISHED = slot(Link, 'finished')
 
     Py_ssize_t STATE = slot(Protocol, 'state')
-    Py_ssize_t OUT = slot(Protocol, 'out')
     Py_ssize_t MESSAGES = slot(Protocol, 'messages')
     Py_ssize_t CHUNKS = slot(Protocol, '_chunks')
-    Py_ssize_t DECODER = slot(Protocol, '_decoder')
     Py_ssize_t DIRTY = slot(Protocol, 'dirty')
     Py_ssize_t HEARD = slot(Protocol, 'heard')
     Py_ssize_t ANSWERING = slot(Protocol, 'answering')
@@ -65,13 +66,14 @@ cdef:
     Py_ssize_t CLIENT = slot(Protocol, 'client')
     Py_ssize_t PLAIN_BELOW = slot(Protocol, 'plain_below')
 
-    Py_ssize_t FILENO = slot(Wire, 'fileno')
     Py_ssize_t FD = slot(Wire, 'fd')
     Py_ssize_t POLLED = slot(Wire, 'polled')
 
     # Of HubLink, which is made behind this file.
-    Py_ssize_t HUB, RECEIVER, READING, TAKEN
-    object HubLink = NotYet, getcurrent, greenlet
+    Py_ssize_t HUB, READING, TAKEN
+    object getcurrent, greenlet, long_reading
+
+HubLink = NotYet
 
 
 cdef CompiledDecoder direct(object protocol):
@@ -248,8 +250,20 @@ cdef bint hand_over(object link) except -1:
     else:
         set_slot(link, RECEIVER, None)
         set_slot(link, HANDED, came)
-        receiver.switch()  # it comes back when it waits again
+        switch_to(receiver)  # it comes back when it waits again
     return True
+
+
+cdef object KIND = NotYet, SWITCH  # of the last one; nearly always of the next, too
+
+
+cdef int switch_to(object green) except -1:
+    """``green.switch()``, as its class has it: where thousands wait, whether the
+    object has one of its own is a look at memory that is far away."""
+    global KIND, SWITCH
+    if type(green) is not KIND:
+        KIND, SWITCH = type(green), type(green).switch
+    SWITCH(green)
 
 
 cdef object wait_in_peace(object link):
@@ -280,9 +294,15 @@ cdef object wait_in_peace(object link):
     return message
 
 
+cdef int on_readable(object link) except -1:
+    """``_on_readable`` of a ``HubLink``."""
+    if not hand_over(link):
+        long_reading(link)
+
+
 def hub(kind):
     """See ``express.hub``."""
-    global HubLink, HUB, RECEIVER, READING, TAKEN, getcurrent, greenlet
+    global HubLink, HUB, RECEIVER, READING, TAKEN, getcurrent, greenlet, long_reading
     from greenlet import getcurrent, greenlet
     HubLink = kind
     HUB, RECEIVER = slot(kind, '_hub'), slot(kind, '_receiver')
@@ -290,7 +310,9 @@ def hub(kind):
     long_reading = kind._on_readable
 
     def _on_readable(link, *_):
-        if not (is_a(link, HubLink) and hand_over(link)):
+        if is_a(link, HubLink):
+            on_readable(link)
+        else:
             long_reading(link)
 
     kind._on_readable = _on_readable
@@ -559,13 +581,22 @@ cdef object short_receive(object link, timeout):
 
 
 cdef object long_send, long_receive  # of ``Base``
+cdef object Base = NotYet
+cdef Py_ssize_t ITS_LINK
+
+
+cdef inline object link_of(object connection):
+    if is_a(connection, Base):
+        return get(connection, ITS_LINK)
+    return connection._link
+
 
 
 def send(self, data, timeout=None):
     cdef Put put = NOTHING
     if timeout is not None:
         check_timeout(timeout)
-    link = self._link
+    link = link_of(self)
     if type(data) is str:
         put = short_put(link, TEXT, data)
     elif type(data) is bytes:
@@ -577,7 +608,7 @@ def send(self, data, timeout=None):
 
 
 def receive(self, timeout=None):
-    link = self._link
+    link = link_of(self)
     try:
         message = short_receive(link, timeout)
     except SimpleWebsocketError:
@@ -590,7 +621,8 @@ def receive(self, timeout=None):
 
 def connection(kind):
     """See ``express.connection``."""
-    global long_send, long_receive
+    global long_send, long_receive, Base, ITS_LINK
+    Base, ITS_LINK = kind, slot(kind, '_link')
     long_send, long_receive = kind.send, kind.receive
     kind.send, kind.receive = wraps(long_send)(send), wraps(long_receive)(receive)
     return kind

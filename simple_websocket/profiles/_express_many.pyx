@@ -1,7 +1,8 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """The way of ``express.py`` in C, for a message that goes to many."""
 
-from ._express cimport fileno_of, may_put
+from ._express cimport OUT, PROTOCOL, WIRE, fileno_of, may_put
+from ._fetch cimport fetch, prefetch
 from ._pump cimport LONG, send_frame
 from ._slots cimport SLOT, get, is_set, set_slot, slot
 
@@ -10,30 +11,16 @@ from .link import Link
 from .wire import Wire
 
 from cpython.bytes cimport PyBytes_GET_SIZE
-from cpython.object cimport PyObject, PyTypeObject
-
-cdef extern from *:
-    """
-    #if defined(__GNUC__)
-    #define prefetch(address) __builtin_prefetch(address)
-    #else
-    #define prefetch(address) ((void)(address))
-    #endif
-    """
-    void prefetch(const void *) noexcept
+from cpython.object cimport PyObject
 
 cdef:
-    Py_ssize_t WIRE = slot(Link, 'wire')
-    Py_ssize_t PROTOCOL = slot(Link, 'protocol')
     Py_ssize_t HOME = slot(Link, '_home')
     Py_ssize_t UNSENT = slot(Link, '_unsent')
-
-    Py_ssize_t OUT = slot(Protocol, 'out')
     Py_ssize_t CLIENT = slot(Protocol, 'client')
 
 cdef enum:
-    # How many connections ahead what belongs to one is fetched into the caches, where
-    # it is not when there are thousands: its link, what that refers to, what that does.
+    # How many connections ahead what belongs to one is fetched: its link, what that
+    # refers to, what that does.
     LINK_AHEAD = 6
     PARTS_AHEAD = 4
     ENDS_AHEAD = 2
@@ -60,12 +47,6 @@ def put_to_many(list connections, bytes frame not None, Py_ssize_t size, ident):
         if index >= 0:
             marks[index] = put_to_one(links[index], frame, size, thread)
     return marks
-
-
-cdef inline void fetch(PyObject *owner, kind) noexcept:
-    cdef Py_ssize_t at
-    for at in range(0, (<PyTypeObject *>kind).tp_basicsize, 64):
-        prefetch(<char *>owner + at)
 
 
 cdef inline int fetch_parts(object link) except -1:

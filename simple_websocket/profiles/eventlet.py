@@ -1,9 +1,7 @@
-"""eventlet: one persistent hub listener a connection, whose callback reads.
+"""eventlet: a persistent hub listener, whose callback reads.
 
-eventlet remembers listeners by file descriptor number, so ours is removed
-before the descriptor is given back: else the next connection with that number
-would find a stranger waiting on it.  eventlet does not wake a reader either
-when its socket is closed; our waiters are resumed by us.
+eventlet does not wake a reader when its socket is closed; our waiters are resumed
+by us.
 """
 
 from __future__ import annotations
@@ -22,8 +20,72 @@ import greenlet
 
 from ..protocol import Protocol
 from .hub import HubLink
+from .readers import Ear
 from .waker import Waker
 from .wire import Wire
+
+
+def _listen(
+    hub: Any, kind: str, fd: int, callback: Callable[..., None], lost: Any
+) -> Any:
+    try:
+        return hub.add(kind, fd, callback, _ignore, lost)
+    except (OSError, ValueError) as error:  # the latter of the hub on asyncio
+        hub.listeners[kind].pop(fd, None)
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF)) from error
+
+
+def _forget(hub: Any, listener: Any) -> None:
+    """Have the hub call a listener no more; None is of an interrupted start."""
+    if listener is not None:
+        # The hub goes on to look at the number, which may be nobody's; and it has
+        # no listener any more where an exception out of nowhere came behind this.
+        with suppress(OSError, KeyError):
+            hub.remove(listener)
+
+
+def _ignore(*_: Any) -> None:
+    pass
+
+
+class _Ear(Ear):
+    """Its ``lost`` is called where the new descriptor is made, in any greenlet.
+
+    (``tb``, which the hub calls in its own turn, it forgets when the greenlet that
+    added the listener has ended.)
+    """
+
+    def __init__(
+        self,
+        hub: Any,
+        fd: int,
+        callback: Callable[..., None],
+        lost: Callable[[], None] | None = None,
+    ) -> None:
+        self._hub = hub
+        self._fd = fd
+        self._callback = callback
+        self._lost = lost
+        self._listener: Any = None
+
+    def start(self) -> None:
+        if self._lost is None:
+            self._hub.mark_as_reopened(self._fd)  # as eventlet's own sockets tell it
+        try:
+            self._listener = _listen(
+                self._hub, self._hub.READ, self._fd, self._callback, self._lost
+            )
+        except BaseException:
+            if self._lost is None:  # nobody else listens there
+                self._hub.remove_descriptor(self._fd)
+            raise
+
+    def stop(self) -> None:
+        _forget(self._hub, self._listener)
+        self._listener = None
+
+    def leave(self) -> None:
+        """Nothing: the hub's own poll is the parent's, too."""
 
 
 class _Mailbox:
@@ -45,22 +107,17 @@ class _Mailbox:
         self._users: set[int] = set()
         self._calls: deque[Callable[[], None]] = deque()
         self._waker: Waker | None = None
-        self._listener: Any = None
+        self._ear: Ear | None = None
 
     def open(self, user: int) -> None:
         """One link more."""
         self._users.add(user)
-        if self._listener is None:
+        if self._ear is None:
             if self._waker is None:  # else the last start was interrupted
                 self._waker = Waker()
-            waker = self._waker
-            self._hub.mark_as_reopened(waker.fd)  # as eventlet's own sockets tell it
-            try:
-                add, read = self._hub.add, self._hub.READ
-                self._listener = add(read, waker.fd, self._on_call, _ignore, None)
-            except BaseException:
-                self._hub.remove_descriptor(waker.fd)
-                raise
+            ear = _Ear(self._hub, self._waker.fd, self._on_call)
+            ear.start()
+            self._ear = ear
 
     def post(self, function: Callable[[], None]) -> bool:
         """Have the hub call it; False where nobody has a link in the hub any more."""
@@ -86,8 +143,9 @@ class _Mailbox:
         if not self._users:
             if self._boxes.get(self._hub) is self:
                 del self._boxes[self._hub]
-            _forget(self._hub, self._listener)
-            self._listener = None
+            if self._ear is not None:
+                self._ear.stop()
+                self._ear = None
             if self._waker is not None:
                 self._waker.close()
                 self._waker = None
@@ -95,33 +153,19 @@ class _Mailbox:
                 self._hub.schedule_call_global(0, self._calls.popleft())
 
 
-def _forget(hub: Any, listener: Any) -> None:
-    """Have the hub call a listener no more; None is of an interrupted start."""
-    if listener is not None:
-        # The hub goes on to look at the number, which may be nobody's; and it has
-        # no listener any more where an exception out of nowhere came behind this.
-        with suppress(OSError, KeyError):
-            hub.remove(listener)
-
-
 def _switch_to(waiting: list[Any]) -> None:
     if waiting:
         waiting[0].switch(None)
 
 
-def _ignore(*_: Any) -> None:
-    pass
-
-
 class EventletLink(HubLink):
     """A link in the hub of the thread that makes it."""
 
-    __slots__ = ('_mailbox', '_reader', '_timer', '_writer')
+    __slots__ = ('_mailbox', '_timer', '_writer')
 
     def __init__(self, wire: Wire, protocol: Protocol, now: Callable[[], float]) -> None:
         hub = eventlet.hubs.get_hub()
-        super().__init__(wire, protocol, now, hub)
-        self._reader: Any = None
+        super().__init__(wire, protocol, now, hub, _Ear)
         self._writer: Any = None
         self._timer: Any = None
         self._mailbox = _Mailbox.of(hub)
@@ -148,9 +192,8 @@ class EventletLink(HubLink):
             if timer is not None:
                 timer.cancel()
 
-    def _kick(self) -> None:
-        if self._receiver is not None or self._senders or self._closers:
-            self._hub.schedule_call_global(0, self._switch_out)
+    def _soon(self, function: Callable[[], None]) -> None:
+        self._hub.schedule_call_global(0, function)
 
     def _call_home(self, function: Callable[[], None]) -> bool:
         return self._mailbox.post(function)
@@ -158,39 +201,13 @@ class EventletLink(HubLink):
     def _spawn(self, function: Callable[[], None]) -> None:
         eventlet.spawn_n(function)
 
-    def _start_reading(self) -> None:
-        self._reader = self._listen(self._hub.READ, self._on_readable)
-
-    def _stop_reading(self) -> None:
-        _forget(self._hub, self._reader)
-        self._reader = None  # it holds us
-
     def _start_writing(self) -> None:
-        self._writer = self._listen(self._hub.WRITE, self._on_writable)
+        hub = self._hub
+        self._writer = _listen(hub, hub.WRITE, self.wire.fd, self._on_writable, self.on_stolen)
 
     def _stop_writing(self) -> None:
         _forget(self._hub, self._writer)
-        self._writer = None
-
-    def _listen(self, kind: str, callback: Callable[..., None]) -> Any:
-        try:
-            return self._hub.add(kind, self.wire.fd, callback, _ignore, self._on_stolen)
-        except (OSError, ValueError) as error:  # the latter of the hub on asyncio
-            self._hub.listeners[kind].pop(self.wire.fd, None)
-            raise OSError(errno.EBADF, os.strerror(errno.EBADF)) from error
-
-    def _on_stolen(self) -> None:
-        """Somebody else closed our descriptor and its number is in use again.
-
-        The hub calls it where the new one is made, in any greenlet.  (``tb``, which
-        it calls in its own turn, it forgets when the greenlet that added the
-        listener has ended.)
-        """
-        self._hub.schedule_call_global(0, self._end_stolen)
-
-    def _end_stolen(self) -> None:
-        self._guarded(self._poison)
-        self._switch_out()
+        self._writer = None  # it holds us
 
     def _arm(self, deadline: float | None) -> None:
         if deadline == self._armed:

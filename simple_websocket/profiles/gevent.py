@@ -1,4 +1,4 @@
-"""gevent: one persistent watcher a connection, whose callback reads.
+"""gevent: a persistent watcher, whose callback reads.
 
 Two watchers on one fd are fine in libev and libuv, so the host's own stay
 where they are.  Nothing here needs monkey-patching.
@@ -15,21 +15,43 @@ from gevent.socket import wait_read, wait_write
 
 from ..protocol import Protocol
 from .hub import HubLink
+from .readers import Ear
 from .wire import Wire
 
 _READ, _WRITE = 1, 2
 
 
+class _Ear(Ear):
+    def __init__(
+        self,
+        hub: Any,
+        fd: int,
+        callback: Callable[..., None],
+        lost: Callable[[], None] | None = None,
+    ) -> None:
+        self._watcher = hub.loop.io(fd, _READ)
+        self._callback = callback
+
+    def start(self) -> None:
+        self._watcher.start(self._callback)
+
+    def stop(self) -> None:
+        self._watcher.stop()
+        self._watcher.close()
+
+    def leave(self) -> None:
+        self._watcher.stop()
+
+
 class GeventLink(HubLink):
     """A link in the hub of the thread that makes it."""
 
-    __slots__ = ('_loop', '_reader', '_timer', '_writer')
+    __slots__ = ('_loop', '_timer', '_writer')
 
     def __init__(self, wire: Wire, protocol: Protocol, now: Callable[[], float]) -> None:
         hub = gevent.get_hub()
-        super().__init__(wire, protocol, now, hub)
+        super().__init__(wire, protocol, now, hub, _Ear)
         self._loop = hub.loop
-        self._reader: Any = None
         self._writer: Any = None
         self._timer: Any = None
 
@@ -49,9 +71,8 @@ class GeventLink(HubLink):
             timer.stop()
             timer.close()
 
-    def _kick(self) -> None:
-        if self._receiver is not None or self._senders or self._closers:
-            self._loop.run_callback(self._switch_out)
+    def _soon(self, function: Callable[[], None]) -> None:
+        self._loop.run_callback(function)
 
     def _call_home(self, function: Callable[[], None]) -> bool:
         self._loop.run_callback_threadsafe(function)
@@ -59,15 +80,6 @@ class GeventLink(HubLink):
 
     def _spawn(self, function: Callable[[], None]) -> None:
         gevent.spawn(function)
-
-    def _start_reading(self) -> None:
-        if self._reader is None:
-            self._reader = self._loop.io(self.wire.fd, _READ)
-        self._reader.start(self._on_readable)
-
-    def _stop_reading(self) -> None:
-        if self._reader is not None:  # else an interrupted start
-            self._reader.stop()
 
     def _start_writing(self) -> None:
         if self._writer is None:
@@ -93,17 +105,16 @@ class GeventLink(HubLink):
             self._timer.start(self._on_time, update=True)
 
     def _orphan(self) -> None:
-        for watcher in (self._reader, self._writer, self._timer):
+        for watcher in (self._writer, self._timer):
             if watcher is not None:
                 watcher.stop()
         super()._orphan()
 
     def _release(self) -> None:
         super()._release()
-        for watcher in (self._reader, self._writer):
-            if watcher is not None:
-                watcher.close()
-        self._reader = self._writer = None
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
 
 
 class Thread(gevent.Greenlet):  # type: ignore[misc]

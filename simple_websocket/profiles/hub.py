@@ -3,13 +3,15 @@
 There is no greenlet of our own.  The path of one message, call by call, where
 ``express`` has made it short:
 
-* the hub's poll returns and the hub calls ``_on_readable``;
+* the hub's poll returns, and behind it that of all links of the hub, which calls
+  ``_on_readable`` of those that have something (``readers.py``);
 * that calls recv, makes the message of what came, and switches to the greenlet
   that waits in ``receive``, which returns it;
 * ``send`` makes a frame and calls send;
 * the next ``receive`` switches to the hub, which is back behind the recv.
 
-So a message costs one poll, one recv, one switch to and fro, and one send.
+So a message costs one recv, one switch to and fro, one send, and its share of the
+two polls.
 Whatever is not a message in one piece (many at once, some of one, a ping, a
 Close, TLS) goes the way that this file describes, through ``Link`` and the queue
 of the protocol.
@@ -37,6 +39,7 @@ from . import express
 from .errand import Busy, Errand, presence
 from .link import TURN, Link, Payload
 from .originals import builtin, original
+from .readers import Ear, Readers
 from .wire import Wire
 
 
@@ -51,6 +54,7 @@ class HubLink(Link):
         '_get_ident',
         '_hub',
         '_is_there',
+        '_readers',
         '_reading',
         '_receiver',
         '_senders',
@@ -64,9 +68,11 @@ class HubLink(Link):
         protocol: Protocol,
         now: Callable[[], float],
         hub: Any,
+        ear: type[Ear],
     ) -> None:
         super().__init__(wire, protocol, now)
         self._hub = hub
+        self._readers = Readers.of(hub, ear)
         self._get_ident: Callable[[], int] = builtin('threading', 'get_ident')
         self._home = self._get_ident()
         self._is_there = presence()
@@ -90,9 +96,8 @@ class HubLink(Link):
         """Switch to the hub until it switches back, an exception, or ``timeout``."""
 
     @abstractmethod
-    def _kick(self) -> None:
-        """Have the hub call ``_switch_out`` soon: waiters are resumed by the
-        hub only, never by another greenlet, which would not come back."""
+    def _soon(self, function: Callable[[], None]) -> None:
+        """Have the hub call ``function`` in its next turn; from its own thread."""
 
     @abstractmethod
     def _call_home(self, function: Callable[[], None]) -> bool:
@@ -104,14 +109,6 @@ class HubLink(Link):
     @abstractmethod
     def _spawn(self, function: Callable[[], None]) -> None:
         """Run ``function`` in a new greenlet of the hub."""
-
-    @abstractmethod
-    def _start_reading(self) -> None:
-        """Have the hub call ``_on_readable``."""
-
-    @abstractmethod
-    def _stop_reading(self) -> None:
-        """Stop that."""
 
     @abstractmethod
     def _start_writing(self) -> None:
@@ -137,8 +134,34 @@ class HubLink(Link):
         except OSError:  # somebody else has closed our descriptor
             self.protocol.abort()
 
+    def _start_reading(self) -> None:
+        stolen_from = self._readers.add(self.wire.fd, self)
+        if stolen_from is not None:
+            stolen_from.on_stolen()
+
+    def _stop_reading(self) -> None:
+        self._readers.remove(self.wire.fd, self)
+
+    def raise_soon(self, error: BaseException) -> None:
+        """Have the hub see an exception that came out of ``_on_readable``."""
+
+        def call() -> None:
+            raise error
+
+        self._soon(call)
+
+    def on_stolen(self) -> None:
+        """Somebody else closed our descriptor and its number is in use again; called
+        in any greenlet of the hub."""
+        self._soon(self._end_stolen)
+
+    def _end_stolen(self) -> None:
+        self._guarded(self._poison)
+        self._switch_out()
+
     def _release(self) -> None:
         self._watch(False, False)
+        self._stop_reading()  # should that have been interrupted
         self._arm(None)
 
     def _guarded(self, step: Callable[[], None]) -> bool:
@@ -180,6 +203,12 @@ class HubLink(Link):
         if not self.finished:
             self._arm(self.protocol.deadline)
         self._switch_out()
+
+    def _kick(self) -> None:
+        """Have the hub call ``_switch_out`` soon: waiters are resumed by the
+        hub only, never by another greenlet, which would not come back."""
+        if self._receiver is not None or self._senders or self._closers:
+            self._soon(self._switch_out)
 
     def _poison(self) -> None:
         super()._poison()

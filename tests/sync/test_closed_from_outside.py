@@ -45,8 +45,6 @@ def test_the_next_one_of_that_number_works(world):
     ws._link.abandon()
 
 
-# gevent's own close() lets the loop go first; libev aborts the process for others.
-@pytest.mark.only('eventlet')
 def test_that_the_next_one_is_gone_too_does_not_harm_the_hub(world):
     odd, _ = connected(world)
     ws, _ = in_its_place(world, odd)

@@ -248,8 +248,8 @@ def test_an_end_that_was_interrupted_behind_the_hub_is_begun_again(world):
     """The hub has forgotten its listeners, and nobody else knows of that."""
     ws, peer = accepted(world)
     link = ws._link
-    for listener in (link._reader, link._mailbox._listener):
-        link._hub.remove(listener)
+    for ear in (link._readers._ear, link._mailbox._ear):
+        link._hub.remove(ear._listener)
     link.give_up()
     assert link.finished and not link._mailbox._users
     peer.expect_eof()

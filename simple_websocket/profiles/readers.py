@@ -1,0 +1,160 @@
+"""How a hub is told which connections there are to read.
+
+All links of a hub are behind one descriptor, where the platform has a way to
+(``_poll.pyx``): the hub watches one thing, and a turn of it reads many of them, so
+that it can look ahead.  Elsewhere the hub watches each.
+
+Hubs know a descriptor by its number, of which nobody tells them when it changes
+hands.  So a link is removed before its descriptor is given back; and where the
+application itself closes that, its link is told when the next has the number.
+"""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary, ref
+
+from ..codec import NAME
+
+if TYPE_CHECKING:
+    from .hub import HubLink
+
+
+class Ear(ABC):
+    """Has a hub call back when a descriptor is readable; a backend's.
+
+    :param hub: which hub.
+    :param fd: the descriptor.
+    :param callback: what to call, with anything.
+    :param lost: what to call when the hub finds that somebody else has the number;
+                 None for a descriptor of our own that was opened just now.
+    """
+
+    @abstractmethod
+    def __init__(
+        self,
+        hub: Any,
+        fd: int,
+        callback: Callable[..., None],
+        lost: Callable[[], None] | None = None,
+    ) -> None: ...
+
+    @abstractmethod
+    def start(self) -> None:
+        """Begin.
+
+        :raises OSError: when somebody has closed the descriptor.
+        """
+
+    @abstractmethod
+    def stop(self) -> None:
+        """End; also what was interrupted."""
+
+    @abstractmethod
+    def leave(self) -> None:
+        """End it in a forked child, where the parent goes on."""
+
+
+class OneByOne:
+    """The links of a hub that are read, each with an ear of its own.
+
+    Made by ``Readers``, which says how to make an ear.
+    """
+
+    def __init__(self) -> None:
+        self._ears: dict[int, tuple[HubLink, Ear]] = {}
+
+    def make_ear(self, fd: int, callback: Callable[..., None], lost: Callable[[], None]) -> Ear:
+        raise NotImplementedError  # pragma: no cover (see ``Readers``)
+
+    def add(self, fd: int, link: HubLink) -> HubLink | None:
+        """Call the link's ``_on_readable`` when its descriptor is readable.
+
+        :returns: the link that had this number, if it was not removed: somebody
+                  else has closed its descriptor.
+        :raises OSError: for a descriptor that can't be watched.
+        """
+        before, ear = self._ears.get(fd, (None, None))
+        if ear is not None:
+            ear.stop()
+        ear = self.make_ear(fd, link._on_readable, link.on_stolen)
+        self._ears[fd] = link, ear
+        ear.start()
+        return before
+
+    def remove(self, fd: int, link: HubLink) -> None:
+        """Call it no more; nothing happens where it is not called."""
+        reader, ear = self._ears.get(fd, (None, None))
+        if reader is link and ear is not None:
+            ear.stop()
+            del self._ears[fd]
+
+    def leave(self) -> None:
+        """In a forked child: the parent goes on to read."""
+        for _, ear in self._ears.values():
+            ear.leave()
+        self._ears.clear()
+
+
+SharedPoll: Any = OneByOne
+if NAME == 'compiled':
+    with suppress(ImportError):  # no Linux
+        from ._poll import SharedPoll
+
+
+class Readers(SharedPoll):  # type: ignore[misc]
+    """The links of a hub that are read.
+
+    :param hub: which hub.
+    :param kind: its ears.
+    """
+
+    _of_hub: WeakKeyDictionary[Any, Readers] = WeakKeyDictionary()
+
+    @classmethod
+    def of(cls, hub: Any, kind: type[Ear]) -> Readers:
+        readers = cls._of_hub.get(hub)
+        if readers is None:
+            readers = cls._of_hub.setdefault(hub, cls(hub, kind))
+        return readers
+
+    def __init__(self, hub: Any, kind: type[Ear]) -> None:
+        super().__init__()
+        self._hub = ref(hub)  # which keeps us
+        self._kind = kind
+        self._ear: Ear | None = None
+
+    def make_ear(
+        self, fd: int, callback: Callable[..., None], lost: Callable[[], None] | None = None
+    ) -> Ear:
+        return self._kind(self._hub(), fd, callback, lost)
+
+    def watch(self, fd: int) -> None:
+        """Have the hub call ``ready`` when the poll that all share has something."""
+        self._ear = self.make_ear(fd, self.ready)
+        self._ear.start()
+
+    def unwatch(self) -> None:
+        """Stop that; also what was interrupted."""
+        if self._ear is not None:
+            self._ear.stop()
+            self._ear = None
+
+    def leave(self) -> None:
+        if self._ear is not None:
+            self._ear.leave()
+            self._ear = None
+        super().leave()
+
+
+def _leave_to_parent() -> None:
+    for readers in list(Readers._of_hub.values()):
+        readers.leave()
+
+
+if hasattr(os, 'register_at_fork'):  # pragma: no branch (Windows has no fork)
+    os.register_at_fork(after_in_child=_leave_to_parent)
