@@ -92,9 +92,9 @@ cdef enum:
 cdef class SharedPoll:
     """One epoll for the links of a hub; ``readers.Readers`` has the hub watch it."""
 
-    cdef int _fd  # of the epoll; -1 as long as nobody reads
-    cdef int _count
+    cdef int _fd  # of the epoll; -1 as long as there are no links
     cdef bint _watched
+    cdef set _users  # the links, by id; also those that do not read just now
     # By descriptor number: who reads there, and which registration of that number it
     # is.  A socket that was closed elsewhere is told by epoll as long as another
     # process has it, though its number is another's by now.
@@ -106,6 +106,7 @@ cdef class SharedPoll:
 
     def __cinit__(self):
         self._fd = -1
+        self._users = set()
         self._links = []
 
     def __dealloc__(self):
@@ -135,8 +136,7 @@ cdef class SharedPoll:
             raise OSError(EBADF, os.strerror(EBADF))
         self._make_room(fd)
         before = self._links[fd]
-        if before is None:
-            self._count += 1
+        self._users.add(id(link))
         self._serial = self._serial + 1 or 1
         self._serials[fd] = self._serial
         self._links[fd] = link
@@ -150,22 +150,26 @@ cdef class SharedPoll:
         return before
 
     def remove(self, int fd, link):
-        """Call it no more; nothing happens where it is not called."""
+        """Call it no more, for now; nothing happens where it is not called."""
         cdef epoll_event event
         if 0 <= fd < len(self._links) and self._links[fd] is link:
             self._links[fd] = None
             self._serials[fd] = 0
-            self._count -= 1
             epoll_ctl(self._fd, EPOLL_CTL_DEL, fd, &event)  # if nobody has closed it
-        if not self._count and self._fd >= 0:
+
+    def drop(self, int fd, link):
+        """Call it no more, for good; behind the last one nothing is left."""
+        self.remove(fd, link)
+        self._users.discard(id(link))
+        if not self._users and self._fd >= 0:
             self.unwatch()
             self.leave()
 
     def leave(self):
         """Give the epoll back, in a forked child too: there it is the parent's, and
         nothing of it must be changed."""
+        self._users.clear()
         self._links.clear()
-        self._count = 0
         self._watched = False
         if self._fd >= 0:
             close(self._fd)
@@ -174,7 +178,7 @@ cdef class SharedPoll:
     def ready(self, *_):
         """Have the links read whose descriptors are readable."""
         cdef int count = epoll_wait(self._fd, self._events, TURN, 0), index
-        cdef bint many = self._count >= MANY
+        cdef bint many = len(self._users) >= MANY
         cdef list links
         if count <= 0:
             return

@@ -161,7 +161,7 @@ class HubLink(Link):
 
     def _release(self) -> None:
         self._watch(False, False)
-        self._stop_reading()  # should that have been interrupted
+        self._readers.drop(self.wire.fd, self)
         self._arm(None)
 
     def _guarded(self, step: Callable[[], None]) -> bool:

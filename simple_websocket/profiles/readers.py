@@ -87,11 +87,15 @@ class OneByOne:
         return before
 
     def remove(self, fd: int, link: HubLink) -> None:
-        """Call it no more; nothing happens where it is not called."""
+        """Call it no more, for now; nothing happens where it is not called."""
         reader, ear = self._ears.get(fd, (None, None))
         if reader is link and ear is not None:
             ear.stop()
             del self._ears[fd]
+
+    def drop(self, fd: int, link: HubLink) -> None:
+        """Call it no more, for good; behind the last one nothing is left."""
+        self.remove(fd, link)
 
     def leave(self) -> None:
         """In a forked child: the parent goes on to read."""
