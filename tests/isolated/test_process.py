@@ -240,24 +240,38 @@ def test_a_forked_child_leaves_the_connection_alone(profile):  # D5
     assert out == 'intact\n'
 
 
-def test_a_child_can_connect_by_itself():
+@pytest.mark.parametrize('profile', ['threads', 'gevent', 'eventlet'])
+def test_a_child_can_connect_by_itself(profile):
+    # Which monkey-patching would do.
+    as_a_child = 'gevent.reinit()' if profile == 'gevent' else ''
     out = run(
-        '''
+        f'''
         import os, warnings
         warnings.simplefilter('ignore')
+        import {profile.replace('threads', 'threading')}
         from simple_websocket import Client
-        url = start(lambda peer: peer.expect(8))
-        first = Client.connect(url)
-        if os.fork() == 0:
+        over = threading.Event()
+        def later(peer):
+            assert over.wait(5)
+            peer.send((1, b'to the parent'))
+            peer.expect(8)
+        url = start(later)
+        first = Client.connect(url, profile={profile!r})
+        assert first.receive(0.01) is None
+        child = os.fork()
+        if child == 0:
+            {as_a_child}
             other = start(lambda peer: peer.send((1, b'to the child')))
-            ws = Client.connect(other)
+            ws = Client.connect(other, profile={profile!r})
             assert ws.receive(5) == 'to the child'
-            print('connected', flush=True)
-            os._exit(0)
-        os.wait()
+            os._exit(7)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+        over.set()
+        assert first.receive(5) == 'to the parent'
+        print('both')
         '''
     )
-    assert out == 'connected\n'
+    assert out == 'both\n'
 
 
 def test_a_wall_clock_that_jumps_has_no_effect():  # A14, D7
