@@ -10,16 +10,15 @@ import socket
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 
 from .close_codes import GOING_AWAY, INTERNAL_ERROR
 from .codec import BINARY, TEXT
 from .errors import ConnectionClosed, SimpleWebsocketError
 from .inbox import InputBuffer
+from .profiles import express
 from .profiles.link import Link, Payload
 from .protocol import ENDING
-
-_Connection = TypeVar('_Connection', bound='Connection')
 
 
 def encode_message(data: Any) -> tuple[int, Payload]:
@@ -59,7 +58,7 @@ def name_the_host(host: str) -> Iterator[None]:
         raise type(error)(error.errno, f'{error.strerror}: {host}') from error
 
 
-class Connection:
+class Connection(express.Holder):
     """The state of a connection, open or closed.
 
     It holds the link and is not held by it: when nobody holds the connection
@@ -69,15 +68,7 @@ class Connection:
     #: The negotiated subprotocol, or None (RFC 6455 section 1.9).
     subprotocol: str | None = None
 
-    # What each message goes through is in a slot; all else may be an attribute.
-    __slots__ = ('__dict__', '__weakref__', '_link')
-
     _link: Link | None
-
-    def __new__(cls: type[_Connection], *_: Any, **__: Any) -> _Connection:
-        self = super().__new__(cls)
-        self._link = None
-        return self
 
     @property
     def _open_link(self) -> Any:

@@ -22,7 +22,6 @@ from __future__ import annotations
 import io
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -66,13 +65,18 @@ class Host:
     tells_version: bool = True
 
 
+#: By which a request tells that its socket was taken, and the socket's class, too.
+_TAKEN = 'simple_websocket.taken'
+
 # -- the husk -------------------------------------------------------------
 
+#: For those whose socket has no ``_Inner``, which knows it sooner.
 _on_host: WeakKeyDictionary[Any, OnHost] = WeakKeyDictionary()
 
 
 def _host_did(husk: Any, data: bytes | None) -> None:
-    on_host = _on_host.get(husk)
+    inner = getattr(husk, '_sock', None)
+    on_host = inner.on_host if type(inner) is _Inner else _on_host.get(husk)
     if on_host is not None:
         on_host(data)
 
@@ -147,7 +151,7 @@ _HUSK = {
 
 @cache
 def _husk_class(kind: Any, refuse_select: bool) -> type:
-    body: dict[str, Any] = {'__slots__': (), **_HUSK}
+    body: dict[str, Any] = {'__slots__': (), _TAKEN: True, **_HUSK}
     if refuse_select:
         body['fileno'] = _refuse_select
     return type(kind.__name__, (kind,), body)
@@ -156,10 +160,11 @@ def _husk_class(kind: Any, refuse_select: bool) -> type:
 class _Inner:
     """In place of the C socket inside a gevent one, which pywsgi reaches for."""
 
-    __slots__ = ('_tcp', 'family', 'proto', 'type')
+    __slots__ = ('_tcp', 'family', 'on_host', 'proto', 'type')
 
-    def __init__(self, tcp: Any) -> None:
+    def __init__(self, tcp: Any, on_host: OnHost) -> None:
         self._tcp = tcp
+        self.on_host = on_host
         # What gevent asks for when it closes the socket.
         self.family, self.type, self.proto = tcp.family, tcp.type, tcp.proto
 
@@ -185,7 +190,7 @@ def make_husk(sock: Any, on_host: OnHost, refuse_select: bool = False) -> None:
     :param refuse_select: see ``Host``.
     """
     kind: Any = type(sock)
-    with suppress(TypeError):
+    try:
         sock.__class__ = _husk_class(kind, refuse_select)
         if kind.__dictoffset__:
             # eventlet copies methods into the object, where they hide the class's.
@@ -193,8 +198,11 @@ def make_husk(sock: Any, on_host: OnHost, refuse_select: bool = False) -> None:
                 sock.__dict__.pop(name, None)
         inner = getattr(sock, '_sock', None)
         if inner is not None and inner is not sock:  # eventlet's is itself
-            sock._sock = _Inner(inner)
-        _on_host[sock] = on_host
+            sock._sock = _Inner(inner, on_host)
+        else:
+            _on_host[sock] = on_host
+    except TypeError:
+        pass
 
 
 # -- the registry ---------------------------------------------------------
@@ -308,10 +316,6 @@ def register_host(host: Host) -> None:
     _hosts.insert(0, host)
 
 
-#: The key by which a request tells that its socket was taken.
-_TAKEN = 'simple_websocket.taken'
-
-
 def find_socket(environ: Environ) -> tuple[Host, Any]:
     """The host of a request and the connection's socket.
 
@@ -323,7 +327,7 @@ def find_socket(environ: Environ) -> tuple[Host, Any]:
         sock = None if taken else host.get_socket(environ)
         if sock is not None:
             # Middleware may have handed on a copy of the environ.
-            taken = sock in _on_host
+            taken = hasattr(type(sock), _TAKEN)
             if not taken:
                 return host, sock
     if taken:
@@ -350,18 +354,22 @@ def take_over(host: Host, environ: Environ, sock: Any, on_host: OnHost) -> bytes
     make_husk(sock, on_host, host.refuse_select)
     leftover = b''
     if host.get_input is not None:
-        # An environ of another make than the host's gives no reader, or one that
-        # was used up; and the body that no WebSocket request has may be malformed.
-        with suppress(AttributeError, KeyError, ValueError, OSError):
+        try:
             reader = host.get_input(environ)
             if reader is not None:
-                leftover = bytes(reader.read() or b'')
+                # The husk has no more to give than what is in the buffer.
+                buffered = isinstance(reader, io.BufferedReader)
+                leftover = bytes((reader.peek() if buffered else reader.read()) or b'')
                 if host.close_input:
                     reader.close()
-                elif isinstance(reader, io.BufferedReader):
+                elif buffered:
                     # The host reads the end of the stream from it once more;
                     # until then it need not hold a buffer of 8 KiB.
-                    reader.__init__(reader.raw, 1)  # type: ignore[misc]
+                    reader.__init__(reader.raw, 1)
+        except (AttributeError, KeyError, ValueError, OSError):
+            # An environ of another make than the host's gives no reader, or one that
+            # was used up; and the body that no WebSocket request has may be malformed.
+            pass
     if host.end_quietly is not None:
         host.end_quietly(environ, on_host)
     return leftover

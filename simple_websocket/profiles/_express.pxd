@@ -12,6 +12,7 @@ cdef enum Put:
     NOTHING, ALL, SOME
 
 
+cdef bint is_a(object what, object kind) noexcept
 cdef CompiledDecoder direct(object protocol)
 cdef object fileno_of(object link)
 cdef bint may_put(object link, Py_ssize_t size) except -1

@@ -94,7 +94,7 @@ cdef inline bint is_home(object link) except -1:
     return home == PyThread_get_thread_ident()
 
 
-cdef inline bint is_a(object what, object kind) noexcept:
+cdef bint is_a(object what, object kind) noexcept:
     """isinstance, where no class says anything about it itself."""
     return PyObject_TypeCheck(what, <PyTypeObject *>kind)
 
@@ -581,15 +581,16 @@ cdef object short_receive(object link, timeout):
 
 
 cdef object long_send, long_receive  # of ``Base``
-cdef object Base = NotYet
-cdef Py_ssize_t ITS_LINK
+
+
+cdef class Holder:
+    """See ``express.Holder``."""
+
+    cdef public object _link
 
 
 cdef inline object link_of(object connection):
-    if is_a(connection, Base):
-        return get(connection, ITS_LINK)
-    return connection._link
-
+    return (<Holder>connection)._link if isinstance(connection, Holder) else connection._link
 
 
 def send(self, data, timeout=None):
@@ -621,8 +622,7 @@ def receive(self, timeout=None):
 
 def connection(kind):
     """See ``express.connection``."""
-    global long_send, long_receive, Base, ITS_LINK
-    Base, ITS_LINK = kind, slot(kind, '_link')
+    global long_send, long_receive
     long_send, long_receive = kind.send, kind.receive
     kind.send, kind.receive = wraps(long_send)(send), wraps(long_receive)(receive)
     return kind

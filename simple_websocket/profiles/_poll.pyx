@@ -9,7 +9,7 @@ part of what a message costs.
 
 from .._codec cimport CompiledDecoder
 from ._express cimport (
-    DECODER, FILENO, OUT, PROTOCOL, RECEIVER, WIRE, HubLink, on_readable,
+    DECODER, FILENO, OUT, PROTOCOL, RECEIVER, WIRE, HubLink, is_a, on_readable,
 )
 from ._fetch cimport fetch, prefetch
 from ._slots cimport SLOT
@@ -130,12 +130,12 @@ cdef class SharedPoll:
         :raises OSError: for a descriptor that can't be watched, or when there are no
                          more for the epoll itself.
         """
-        if not isinstance(link, HubLink):
+        if not is_a(link, HubLink):
             raise TypeError(f'no link of a hub: {link!r}')
         if fd < 0:
             raise OSError(EBADF, os.strerror(EBADF))
         self._make_room(fd)
-        before = self._links[fd]
+        before = self._links[fd] if self._links[fd] is not link else None
         self._users.add(id(link))
         self._serial = self._serial + 1 or 1
         self._serials[fd] = self._serial
@@ -152,14 +152,15 @@ cdef class SharedPoll:
     def remove(self, int fd, link):
         """Call it no more, for now; nothing happens where it is not called."""
         cdef epoll_event event
-        if 0 <= fd < len(self._links) and self._links[fd] is link:
-            self._links[fd] = None
-            self._serials[fd] = 0
+        if self._forget(fd, link):
             epoll_ctl(self._fd, EPOLL_CTL_DEL, fd, &event)  # if nobody has closed it
 
     def drop(self, int fd, link):
-        """Call it no more, for good; behind the last one nothing is left."""
-        self.remove(fd, link)
+        """Call it no more, for good; behind the last one nothing is left.
+
+        Its descriptor is about to be closed, which takes it out of the epoll.
+        """
+        self._forget(fd, link)
         self._users.discard(id(link))
         if not self._users and self._fd >= 0:
             self.unwatch()
@@ -203,6 +204,13 @@ cdef class SharedPoll:
         if strange:
             self._renew()
         return links
+
+    cdef bint _forget(self, int fd, link):
+        if not 0 <= fd < len(self._links) or self._links[fd] is not link:
+            return False
+        self._links[fd] = None
+        self._serials[fd] = 0
+        return True
 
     cdef bint _reads(self, int fd, link) noexcept:
         return fd < len(self._links) and link is not None and self._links[fd] is link

@@ -25,6 +25,12 @@ if TYPE_CHECKING:
 _Kind = TypeVar('_Kind', bound=type)
 
 
+class Holder:
+    """What has a link; in C, where that is found without looking for a name."""
+
+    _link: Any = None
+
+
 def connection(kind: _Kind) -> _Kind:
     """For ``Base``: its ``receive`` and ``send``."""
     return kind
@@ -111,5 +117,6 @@ if NAME == 'compiled':
         new_lock = _lock.StepLock
         connection, hub, locked = _express.connection, _express.hub, _express.locked
         threads, injected = _express.threads, _express.injected
+        Holder = _express.Holder  # type: ignore[misc,assignment]
         Messages = _express.Messages  # type: ignore[misc,assignment]
         put_to_many = _express_many.put_to_many

@@ -160,8 +160,9 @@ class HubLink(Link):
         self._switch_out()
 
     def _release(self) -> None:
-        self._watch(False, False)
+        self._reading = False
         self._readers.drop(self.wire.fd, self)
+        self._watch(False, False)
         self._arm(None)
 
     def _guarded(self, step: Callable[[], None]) -> bool:

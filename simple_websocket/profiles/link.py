@@ -19,10 +19,10 @@ from __future__ import annotations
 
 import os
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
-from weakref import WeakSet
+from weakref import ref
 
 from ..codec import TEXT
 from ..errors import ConnectionClosed, SimpleWebsocketError
@@ -502,19 +502,38 @@ class Link:
         )
 
 
-#: The links of this process, for a child that it may fork.
-_live: WeakSet[Link] = WeakSet()
+class _Register:
+    """The links of this process, held weakly.
+
+    A ``WeakSet`` would run Python for each that goes; here what is left of them is
+    looked for when there is more of it than there were links.
+    """
+
+    _MORE = 1000
+
+    def __init__(self) -> None:
+        self._refs: set[ref[Link]] = set()
+        self._limit = self._MORE
+
+    def add(self, link: Link) -> None:
+        self._refs.add(ref(link))
+        if len(self._refs) > self._limit:
+            self._refs.difference_update([one for one in list(self._refs) if one() is None])
+            self._limit = 2 * len(self._refs) + self._MORE
+
+    def __iter__(self) -> Iterator[Link]:
+        """Those that there are now; others may be made and go meanwhile."""
+        links = [one() for one in list(self._refs)]
+        return iter([link for link in links if link is not None])
 
 
-def _all_links() -> list[Link]:
-    while True:
-        with suppress(RuntimeError):  # another thread has just made one
-            return list(_live)
+#: For a child that may be forked.
+_live = _Register()
 
 
 def give_up(wire: Wire) -> None:
     """Close a wire, with the link that may have been made on it already."""
-    for link in _all_links():
+    for link in _live:
         if link.wire is wire:
             with suppress(Exception):  # it may be half made
                 link._guarded(link._poison)
@@ -522,7 +541,7 @@ def give_up(wire: Wire) -> None:
 
 
 def _leave_to_parent() -> None:
-    for link in _all_links():
+    for link in _live:
         if not link.finished:
             link._orphan()
 

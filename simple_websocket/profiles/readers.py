@@ -118,12 +118,14 @@ class Readers(SharedPoll):  # type: ignore[misc]
     """
 
     _of_hub: WeakKeyDictionary[Any, Readers] = WeakKeyDictionary()
+    _latest: Readers | None = None
 
     @classmethod
     def of(cls, hub: Any, kind: type[Ear]) -> Readers:
-        readers = cls._of_hub.get(hub)
-        if readers is None:
-            readers = cls._of_hub.setdefault(hub, cls(hub, kind))
+        readers = cls._latest
+        if readers is None or readers._hub() is not hub:
+            readers = cls._of_hub.get(hub) or cls._of_hub.setdefault(hub, cls(hub, kind))
+            cls._latest = readers  # nearly all programs have one hub
         return readers
 
     def __init__(self, hub: Any, kind: type[Ear]) -> None:

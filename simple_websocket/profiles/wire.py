@@ -224,18 +224,20 @@ class Wire:
 
     def shutdown_write(self) -> None:
         """Say that nothing follows: TLS's close_notify, then TCP's FIN."""
-        self._close_notify()
-        with suppress(OSError):
+        if self._unwrap is not None:
+            self._close_notify()
+        try:
             self._kind.shutdown(self._tcp, socket.SHUT_WR)
+        except OSError:
+            pass
 
     def _close_notify(self) -> None:
-        if self._unwrap is not None:
-            # Sends our close_notify and would wait for the peer's, which
-            # nobody needs: WebSocket has its own closing handshake.
-            unwrap, self._unwrap = self._unwrap, None
-            # gevent's asserts behind it that its socket is what it was.
-            with suppress(OSError, ValueError, AssertionError):
-                unwrap(self.sock)
+        # Sends our close_notify and would wait for the peer's, which
+        # nobody needs: WebSocket has its own closing handshake.
+        unwrap, self._unwrap = self._unwrap, None
+        # gevent's asserts behind it that its socket is what it was.
+        with suppress(OSError, ValueError, AssertionError):
+            unwrap(self.sock)
 
     def close(self) -> None:
         """Give the file descriptor back.  Nobody may be in ``raw_recv``."""
@@ -250,5 +252,7 @@ class Wire:
         # and gevent's os.close() would put it off.
         # In one step of C: a signal handler in between would cost a descriptor.
         close = builtin('os', 'close')
-        with suppress(OSError):  # -1: it is closed already
+        try:
             any(map(close, map(self._kind.detach, (self._tcp,))))
+        except OSError:  # -1: it is closed already
+            pass

@@ -132,23 +132,36 @@ def test_an_interrupted_way_back_lets_the_next_one_receive(world, monkeypatch):
 
 
 def test_links_that_are_made_meanwhile_disturb_nobody_who_gives_up(world, monkeypatch):
-    """A WeakSet that changes while it is iterated over raises RuntimeError."""
     ws, peer = accepted(world)
+    poison = type(ws._link)._poison
+    others = []
 
-    class Changing(list):
-        asked = 0
+    def making_more(self):
+        others.append(accepted(world))
+        poison(self)
 
-        def __iter__(self):
-            self.asked += 1
-            if self.asked == 1:
-                raise RuntimeError('Set changed size during iteration')
-            return super().__iter__()
-
-    monkeypatch.setattr(links, '_live', Changing([ws._link]))
+    monkeypatch.setattr(type(ws._link), '_poison', making_more)
     links.give_up(ws._link.wire)
     monkeypatch.undo()
     assert not ws.connected
     peer.expect_eof()
+    for other, _ in others:
+        assert other.connected
+        other._link.give_up()
+
+
+def test_what_is_left_of_links_that_are_gone_is_bounded():
+    class Gone:
+        pass
+
+    register = links._Register()
+    kept = [Gone() for _ in range(10)]
+    for one in kept:
+        register.add(one)
+    for _ in range(5 * register._MORE):
+        register.add(Gone())
+    assert list(register) and set(register) == set(kept)
+    assert len(register._refs) <= 2 * (len(kept) + register._MORE)
 
 
 def test_one_that_was_never_put_on_duty_goes_all_the_same(world, monkeypatch):
