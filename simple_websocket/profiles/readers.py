@@ -84,7 +84,7 @@ class OneByOne:
         ear = self.make_ear(fd, link._on_readable, link.on_stolen)
         self._ears[fd] = link, ear
         ear.start()
-        return before
+        return before if before is not link else None
 
     def remove(self, fd: int, link: HubLink) -> None:
         """Call it no more, for now; nothing happens where it is not called."""

@@ -192,6 +192,7 @@ def test_who_is_not_there_is_not_removed(world):
     readers.remove(-1, link)
     readers.remove(1_000_000, link)
     readers.drop(1_000_000, object())
+    assert readers.add(link.wire.fd, link) is None  # it has stolen nothing from itself
     answers(ws, peer)
     for one in (ws, other):
         one._link.give_up()
