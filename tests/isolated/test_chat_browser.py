@@ -200,7 +200,8 @@ def test_the_page_reconnects_to_a_server_that_was_restarted(backend, window):
         url = started(program)
         ada, grace = Tab(window, url, 'Ada'), Tab(window, url, 'Grace')
         grace.say('See you')
-        ada.wait_for_line('See you')
+        for tab in (ada, grace):  # the server has a queue for each
+            tab.wait_for_line('See you')
         program.process.kill()
         for tab in (ada, grace):
             tab.wait_for_state('connecting')
