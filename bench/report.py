@@ -197,9 +197,6 @@ def slower(tables: list[Table]) -> list[str]:
     return [line for _, line in sorted(found, reverse=True)]
 
 
-_GROWTH = ('small', 'crowd')
-
-
 def missed(tables: list[Table]) -> list[str]:
     """Where ours is above the value or the ratio that was promised."""
     by_name = {table.name: table for table in tables}
@@ -235,10 +232,9 @@ def missed(tables: list[Table]) -> list[str]:
 def _growth(by_name: dict[str, Table], name: str) -> float:
     """How many times the CPU at 100 connections a message takes at 10,000; 0 where that
     was not measured."""
-    few, many = (table.row(name) if (table := by_name.get(c)) else None for c in _GROWTH)
-    if not few or not many:
-        return 0.0
-    return by_name['crowd'].value(many) / by_name['small'].value(few)
+    small, crowd = by_name.get('small'), by_name.get('crowd')
+    few, many = small and small.row(name), crowd and crowd.row(name)
+    return crowd.value(many) / small.value(few) if few and many else 0.0
 
 
 def _saturated(tables: list[Table]) -> list[str]:

@@ -202,7 +202,7 @@ def make_husk(sock: Any, on_host: OnHost, refuse_select: bool = False) -> None:
         else:
             _on_host[sock] = on_host
     except TypeError:
-        pass
+        pass  # its class can't be replaced
 
 
 # -- the registry ---------------------------------------------------------

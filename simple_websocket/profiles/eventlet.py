@@ -55,24 +55,11 @@ class _Ear(Ear):
     added the listener has ended.)
     """
 
-    def __init__(
-        self,
-        hub: Any,
-        fd: int,
-        callback: Callable[..., None],
-        lost: Callable[[], None] | None = None,
-    ) -> None:
-        self._hub = hub
-        self._fd = fd
-        self._callback = callback
-        self._lost = lost
-        self._listener: Any = None
-
     def start(self) -> None:
         if self._lost is None:
             self._hub.mark_as_reopened(self._fd)  # as eventlet's own sockets tell it
         try:
-            self._listener = _listen(
+            self._handle = _listen(
                 self._hub, self._hub.READ, self._fd, self._callback, self._lost
             )
         except BaseException:
@@ -81,8 +68,8 @@ class _Ear(Ear):
             raise
 
     def stop(self) -> None:
-        _forget(self._hub, self._listener)
-        self._listener = None
+        _forget(self._hub, self._handle)
+        self._handle = None
 
     def leave(self) -> None:
         """Nothing: the hub's own poll is the parent's, too."""

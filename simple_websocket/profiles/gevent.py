@@ -22,25 +22,18 @@ _READ, _WRITE = 1, 2
 
 
 class _Ear(Ear):
-    def __init__(
-        self,
-        hub: Any,
-        fd: int,
-        callback: Callable[..., None],
-        lost: Callable[[], None] | None = None,
-    ) -> None:
-        self._watcher = hub.loop.io(fd, _READ)
-        self._callback = callback
-
     def start(self) -> None:
-        self._watcher.start(self._callback)
+        self._handle = self._hub.loop.io(self._fd, _READ)
+        self._handle.start(self._callback)
 
     def stop(self) -> None:
-        self._watcher.stop()
-        self._watcher.close()
+        self.leave()
+        if self._handle is not None:
+            self._handle.close()
 
     def leave(self) -> None:
-        self._watcher.stop()
+        if self._handle is not None:  # else an interrupted start
+            self._handle.stop()
 
 
 class GeventLink(HubLink):

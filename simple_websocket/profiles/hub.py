@@ -160,7 +160,7 @@ class HubLink(Link):
         self._switch_out()
 
     def _release(self) -> None:
-        self._reading = False
+        self._reading = False  # for good: closing it does what ``_watch`` would do first
         self._readers.drop(self.wire.fd, self)
         self._watch(False, False)
         self._arm(None)

@@ -34,14 +34,18 @@ class Ear(ABC):
                  None for a descriptor of our own that was opened just now.
     """
 
-    @abstractmethod
     def __init__(
         self,
         hub: Any,
         fd: int,
         callback: Callable[..., None],
         lost: Callable[[], None] | None = None,
-    ) -> None: ...
+    ) -> None:
+        self._hub = hub
+        self._fd = fd
+        self._callback = callback
+        self._lost = lost
+        self._handle: Any = None  #: what the hub gave for it
 
     @abstractmethod
     def start(self) -> None:
@@ -52,7 +56,7 @@ class Ear(ABC):
 
     @abstractmethod
     def stop(self) -> None:
-        """End; also what was interrupted."""
+        """End; also one that was interrupted, or has not begun."""
 
     @abstractmethod
     def leave(self) -> None:

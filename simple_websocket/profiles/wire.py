@@ -229,7 +229,7 @@ class Wire:
         try:
             self._kind.shutdown(self._tcp, socket.SHUT_WR)
         except OSError:
-            pass
+            pass  # nobody is connected any more
 
     def _close_notify(self) -> None:
         # Sends our close_notify and would wait for the peer's, which

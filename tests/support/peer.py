@@ -13,7 +13,7 @@ from typing import Any
 
 from simple_websocket import Client, Server
 
-from .frames import CLOSE, frame, reading
+from .frames import CLOSE, TEXT, frame, reading
 
 KEY = base64.b64encode(b'0123456789abcdef').decode()
 GUID = '258EAFA5-E914-47DA-95CA-C5AB0DC85B11'
@@ -137,6 +137,14 @@ def accepted_over(theirs: Any, ours: Any, **options: Any) -> tuple[Server, Peer]
     peer = Peer(theirs, client=True)
     peer.response = peer.head()
     return ws, peer
+
+
+def answers(ws: Any, peer: Peer) -> None:
+    """See that a message of each end reaches the other."""
+    peer.send((TEXT, b'hello'))
+    assert ws.receive(5) == 'hello'
+    ws.send('there')
+    peer.expect(TEXT, b'there')
 
 
 def connected(

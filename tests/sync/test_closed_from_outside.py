@@ -8,8 +8,7 @@ from __future__ import annotations
 import os
 
 import pytest
-from support.frames import TEXT
-from support.peer import accepted, accepted_over, connected, tcp_pair
+from support.peer import accepted, accepted_over, answers, connected, tcp_pair
 from support.world import is_open
 
 from simple_websocket import ConnectionClosed
@@ -26,13 +25,6 @@ def in_its_place(world, ws):
     os.dup2(ours.fileno(), number)
     ours.close()
     return accepted_over(theirs, world.closing(world.socket.socket(fileno=number)))
-
-
-def answers(ws, peer):
-    peer.send((TEXT, b'hello'))
-    assert ws.receive(5) == 'hello'
-    ws.send('there')
-    peer.expect(TEXT, b'there')
 
 
 def test_the_next_one_of_that_number_works(world):

@@ -249,7 +249,7 @@ def test_an_end_that_was_interrupted_behind_the_hub_is_begun_again(world):
     ws, peer = accepted(world)
     link = ws._link
     for ear in (link._readers._ear, link._mailbox._ear):
-        link._hub.remove(ear._listener)
+        link._hub.remove(ear._handle)
     link.give_up()
     assert link.finished and not link._mailbox._users
     peer.expect_eof()

@@ -8,7 +8,7 @@ import resource
 
 import pytest
 from support.frames import TEXT
-from support.peer import Peer, accepted, accepted_over, environ_for, tcp_pair
+from support.peer import Peer, accepted, accepted_over, answers, environ_for, tcp_pair
 from support.world import is_open
 
 from simple_websocket import ConnectionClosed, Server
@@ -28,13 +28,6 @@ def many():
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(limits[1], 8192), limits[1]))
     yield 600
     resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-
-
-def answers(ws, peer):
-    peer.send((TEXT, b'hello'))
-    assert ws.receive(5) == 'hello'
-    ws.send('there')
-    peer.expect(TEXT, b'there')
 
 
 def echo(ws):
