@@ -192,7 +192,7 @@ class _EnvironRequest(UpgradeRequest):
     """A request out of a WSGI environ.  Its target and the list of its headers,
     which few look at, are made when somebody does."""
 
-    def __init__(self, environ: Mapping[str, Any], values: dict[str, Any]) -> None:
+    def __init__(self, environ: Mapping[str, Any], **values: Any) -> None:
         self._environ = environ
         self.__dict__.update(values)
 
@@ -234,15 +234,15 @@ def _target_of(environ: Mapping[str, Any]) -> str:
     return target
 
 
-#: The headers that decide, by their names in an environ.
-_DECISIVE = [
-    (f'HTTP_{name.upper().replace("-", "_")}', name)
+#: The headers that decide and that most clients of a server have alike, by their
+#: names in an environ.
+_ALIKE = {
+    f'HTTP_{name.upper().replace("-", "_")}': name
     for name in (
-        'upgrade', 'connection', 'content-length', 'transfer-encoding', 'host', 'origin',
-        'sec-websocket-version', 'sec-websocket-key', 'sec-websocket-protocol',
-        'sec-websocket-extensions',
+        'upgrade', 'connection', 'content-length', 'transfer-encoding', 'host',
+        'sec-websocket-version', 'sec-websocket-protocol', 'sec-websocket-extensions',
     )
-]  # fmt: skip
+}  # fmt: skip
 
 
 def request_from_environ(environ: Mapping[str, Any]) -> UpgradeRequest:
@@ -252,17 +252,43 @@ def request_from_environ(environ: Mapping[str, Any]) -> UpgradeRequest:
                     count as ``GET`` and ``HTTP/1.1`` where they are missing.
     :raises Rejected: it isn't a valid upgrade.
     """
+    get = environ.get
+    given = (
+        get('REQUEST_METHOD', 'GET'),
+        get('SERVER_PROTOCOL') or 'HTTP/1.1',
+        str(get('CONTENT_LENGTH') or ''),
+        *map(get, _ALIKE),
+    )
+    try:
+        subprotocols, extensions, host = _validate_alike(*given)
+    except TypeError:  # one is not hashable, so it is no string
+        subprotocols, extensions, host = _validate_alike.__wrapped__(*given)
+    return _EnvironRequest(
+        environ,
+        subprotocols=subprotocols.copy(),
+        extensions=extensions.copy(),
+        host=host,
+        origin=_checked_origin(_given(get('HTTP_ORIGIN'))),
+        key=_checked_key(_given(get('HTTP_SEC_WEBSOCKET_KEY'))),
+    )
+
+
+@lru_cache(maxsize=32)  # few, since it is peers who say how long they are
+def _validate_alike(
+    method: Any, http_version: Any, length: str, *values: Any
+) -> tuple[list[str], list[str], str]:
     fields: Fields = {}
-    for key, name in _DECISIVE:
-        value = environ.get(key)
+    for name, value in zip(_ALIKE.values(), values, strict=True):
         if isinstance(value, str):
-            fields[name] = [value.strip(' \t')]
-    if environ.get('CONTENT_LENGTH'):
-        length = str(environ['CONTENT_LENGTH']).strip(' \t')
-        fields.setdefault('content-length', []).append(length)
-    method = environ.get('REQUEST_METHOD', 'GET')
-    http_version = environ.get('SERVER_PROTOCOL') or 'HTTP/1.1'
-    return _EnvironRequest(environ, _validate(method, http_version, fields))
+            fields[name] = _given(value)
+    if length:
+        fields.setdefault('content-length', []).extend(_given(length))
+    return _validate(method, http_version, fields)
+
+
+def _given(value: Any) -> list[str]:
+    """The values of a header out of an environ, at most one."""
+    return [value.strip(' \t')] if isinstance(value, str) else []
 
 
 def request_from_headers(
@@ -283,8 +309,17 @@ def request_from_headers(
     if not http_version.upper().startswith('HTTP/'):
         http_version = f'HTTP/{http_version}'
     listed = list(pairs)
-    values = _validate(method, http_version, index_fields(listed))
-    return UpgradeRequest(target=target, headers=listed, **values)
+    fields = index_fields(listed)
+    subprotocols, extensions, host = _validate(method, http_version, fields)
+    return UpgradeRequest(
+        subprotocols,
+        extensions,
+        _checked_origin(header_values(fields, 'origin')),
+        host,
+        target,
+        _checked_key(header_values(fields, 'sec-websocket-key')),
+        listed,
+    )
 
 
 def index_fields(headers: Headers) -> Fields:
@@ -323,10 +358,13 @@ def _joined(fields: Fields, name: str) -> str:
     return ','.join(header_values(fields, name))
 
 
-def _validate(method: str, http_version: str, fields: Fields) -> dict[str, Any]:
-    """Check a request (RFC 6455 section 4.2.1), what makes it no upgrade first.
+def _validate(
+    method: str, http_version: str, fields: Fields
+) -> tuple[list[str], list[str], str]:
+    """Check a request (RFC 6455 section 4.2.1), what makes it no upgrade first; all of
+    it but the origin and the key.
 
-    :returns: what an ``UpgradeRequest`` has but target and headers.
+    :returns: the subprotocols, the extensions and the host.
     """
     if method != 'GET':
         raise Rejected(
@@ -351,17 +389,14 @@ def _validate(method: str, http_version: str, fields: Fields) -> dict[str, Any]:
     ):
         raise Rejected(400, 'A WebSocket request has no body.')
     _check_version(fields)
-    return {
-        'subprotocols': _offered_subprotocols(fields),
-        'extensions': header_values(fields, 'sec-websocket-extensions'),
-        'origin': _checked_origin(fields),
-        'host': _checked_host(fields),
-        'key': _checked_key(fields),
-    }
+    return (
+        _offered_subprotocols(fields),
+        header_values(fields, 'sec-websocket-extensions'),
+        _checked_host(fields),
+    )
 
 
-def _checked_origin(fields: Fields) -> str | None:
-    values = header_values(fields, 'origin')
+def _checked_origin(values: list[str]) -> str | None:
     if len(values) > 1:  # RFC 6454 section 7.3
         raise Rejected(400, 'More than one Origin header.')
     return values[0] if values else None
@@ -384,8 +419,8 @@ def _check_version(fields: Fields) -> None:
         raise Rejected(426, 'The only WebSocket version spoken here is 13.')
 
 
-def _checked_key(fields: Fields) -> str:
-    key = _joined(fields, 'sec-websocket-key')
+def _checked_key(values: list[str]) -> str:
+    key = ','.join(values)  # as WSGI servers do with what is repeated
     if _key.fullmatch(key) is None:
         raise Rejected(400, 'Send one header Sec-WebSocket-Key: 16 bytes in base64.')
     return key

@@ -70,6 +70,43 @@ def test_the_target_is_put_together_from_what_there_is(more, target):
     assert request_from_environ(ENVIRON | more).target == target
 
 
+def test_what_is_done_to_a_request_does_not_reach_the_next_one_like_it():
+    environ = ENVIRON | {
+        'HTTP_SEC_WEBSOCKET_PROTOCOL': 'a, b',
+        'HTTP_SEC_WEBSOCKET_EXTENSIONS': 'permessage-deflate',
+    }
+    request = request_from_environ(environ)
+    request.subprotocols.remove('a')
+    request.extensions.clear()
+    key = 'AAAAAAAAAAAAAAAAAAAAAA=='
+    request = request_from_environ(
+        environ | {'HTTP_ORIGIN': 'http://a', 'HTTP_SEC_WEBSOCKET_KEY': key}
+    )
+    assert (request.subprotocols, request.extensions) == (['a', 'b'], ['permessage-deflate'])
+    assert (request.origin, request.key) == ('http://a', key)
+    request = request_from_environ(environ)
+    assert (request.origin, request.key) == (None, ENVIRON['HTTP_SEC_WEBSOCKET_KEY'])
+
+
+@pytest.mark.parametrize(
+    ('name', 'status'),
+    [
+        ('HTTP_UPGRADE', 426),
+        ('HTTP_CONNECTION', 426),
+        ('HTTP_HOST', 400),
+        ('HTTP_SEC_WEBSOCKET_VERSION', 400),
+        ('HTTP_SEC_WEBSOCKET_KEY', 400),
+        ('REQUEST_METHOD', 405),
+    ],
+)
+@pytest.mark.parametrize('value', [None, 13, ['websocket']])
+def test_a_header_that_is_no_string_is_none(name, status, value):
+    for _ in range(2):
+        with pytest.raises(Rejected) as rejected:
+            request_from_environ(ENVIRON | {name: value})
+        assert rejected.value.status == status
+
+
 WITHOUT_SHA1 = """
 import hashlib, sys
 real = hashlib.sha1
