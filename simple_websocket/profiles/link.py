@@ -21,6 +21,7 @@ import os
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from itertools import count
 from typing import Any
 from weakref import ref
 
@@ -512,18 +513,22 @@ class _Register:
     _MORE = 1000
 
     def __init__(self) -> None:
-        self._refs: set[ref[Link]] = set()
+        # Numbered: all links that are made in the same place have one hash, and what
+        # is left of each would be compared with the next.
+        self._refs: dict[int, ref[Link]] = {}
+        self._numbers = count()
         self._limit = self._MORE
 
     def add(self, link: Link) -> None:
-        self._refs.add(ref(link))
+        self._refs[next(self._numbers)] = ref(link)
         if len(self._refs) > self._limit:
-            self._refs.difference_update([one for one in list(self._refs) if one() is None])
+            for number in [key for key, one in list(self._refs.items()) if one() is None]:
+                self._refs.pop(number, None)
             self._limit = 2 * len(self._refs) + self._MORE
 
     def __iter__(self) -> Iterator[Link]:
         """Those that there are now; others may be made and go meanwhile."""
-        links = [one() for one in list(self._refs)]
+        links = [one() for one in list(self._refs.values())]
         return iter([link for link in links if link is not None])
 
 
