@@ -160,13 +160,14 @@ def _husk_class(kind: Any, refuse_select: bool) -> type:
 class _Inner:
     """In place of the C socket inside a gevent one, which pywsgi reaches for."""
 
-    __slots__ = ('_tcp', 'family', 'on_host', 'proto', 'type')
+    __slots__ = ('_tcp', 'family', 'fileno', 'on_host', 'proto', 'type')
 
     def __init__(self, tcp: Any, on_host: OnHost) -> None:
         self._tcp = tcp
         self.on_host = on_host
         # What gevent asks for when it closes the socket.
         self.family, self.type, self.proto = tcp.family, tcp.type, tcp.proto
+        self.fileno = tcp.fileno
 
     def recv(self, *_: Any) -> bytes:
         return b''

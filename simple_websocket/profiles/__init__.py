@@ -155,20 +155,20 @@ def resolve(
     :param sock: the socket, where there is one already.
     :param client: whether the connection is a client's.
     """
-    injected = {}
-    if not (thread_class is event_class is selector_class is None):
-        injected = {
-            name: value
-            for name, value in (
-                ('thread_class', thread_class),
-                ('event_class', event_class),
-                ('selector_class', selector_class),
-            )
-            if value is not None
-        }
-        for name, value in injected.items():
-            if not callable(value):
-                raise TypeError(f'{name} must be a class, not {value!r}')
+    if profile is thread_class is event_class is selector_class is None:
+        return get_profile(_detect([], sock, client))
+    injected = {
+        name: value
+        for name, value in (
+            ('thread_class', thread_class),
+            ('event_class', event_class),
+            ('selector_class', selector_class),
+        )
+        if value is not None
+    }
+    for name, value in injected.items():
+        if not callable(value):
+            raise TypeError(f'{name} must be a class, not {value!r}')
     if profile is not None and not isinstance(profile, (str, Profile)):
         raise TypeError(f'profile must be a name or a Profile, not {profile!r}')
     if isinstance(profile, Profile):

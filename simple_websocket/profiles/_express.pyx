@@ -80,12 +80,17 @@ cdef CompiledDecoder direct(object protocol):
     """``Protocol.direct``: None, too, where it is something else than ours."""
     if type(protocol) is not Protocol or PyLong_AsLong(get(protocol, STATE)):
         return None
-    if not is_none(protocol, CHUNKS) and get(protocol, CHUNKS):
-        return None
-    if not is_none(protocol, MESSAGES) and get(protocol, MESSAGES):
+    if not is_empty(protocol):
         return None
     decoder = get(protocol, DECODER)
     return decoder if type(decoder) is CompiledDecoder else None
+
+
+cdef inline bint is_empty(object protocol) except -1:
+    """Whether all that came was taken."""
+    if not is_none(protocol, CHUNKS) and get(protocol, CHUNKS):
+        return False
+    return is_none(protocol, MESSAGES) or not get(protocol, MESSAGES)
 
 
 cdef inline bint is_home(object link) except -1:
@@ -298,6 +303,17 @@ cdef int on_readable(object link) except -1:
     """``_on_readable`` of a ``HubLink``."""
     if not hand_over(link):
         long_reading(link)
+
+
+cdef bint is_over(object link) except -1:
+    """Whether ``receive`` would say that the connection is closed."""
+    if not is_a(link, HubLink) or not is_home(link) or is_set(link, INSIDE):
+        return False
+    protocol = get(link, PROTOCOL)
+    return (
+        type(protocol) is Protocol and PyLong_AsLong(get(protocol, STATE)) > ENDING
+        and is_empty(protocol) and is_none(link, HANDED) and is_none(link, RECEIVER)
+    )
 
 
 def hub(kind):
@@ -643,7 +659,10 @@ cdef class Messages:
     def __next__(self):
         try:
             message = short_receive(self._link, None)
-            return self._link.receive(None) if message is None else message
+            if message is not None:
+                return message
+            if not is_over(self._link):
+                return self._link.receive(None)
         except ConnectionClosed:
             pass
         except SimpleWebsocketError:
