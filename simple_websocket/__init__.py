@@ -1,5 +1,6 @@
 """WebSocket for Python code that blocks, and for asyncio."""
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from .broadcast import Broadcast, broadcast
@@ -41,4 +42,6 @@ if not TYPE_CHECKING:  # to a type checker any name would be there
             from . import aiows
 
             return getattr(aiows, name)
+        if name in ('aiows', 'asgi'):
+            return importlib.import_module(f'.{name}', __name__)
         raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

@@ -12,6 +12,7 @@ from other threads or loops are not supported (use
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 import ssl
 from abc import abstractmethod
@@ -544,32 +545,54 @@ class AioClient(AioBase):
             if error.args:  # ETIMEDOUT: TCP gave up before us
                 raise
             raise TimeoutError('the connection was not open within open_timeout') from None
-        self._options.logger.debug('connected %s to %s', self, self.url)
+        self._options.logger.debug('connected %s to %s', self, self._target)
 
     async def _dial(self) -> AioLink:
         """DNS, TCP to the first address that answers, TLS, HTTP."""
         loop = asyncio.get_running_loop()
         target = self._target
         opening = _Opening(self._opening, self._make_link, loop)
-        where: dict[str, Any] = {'host': target.host, 'port': target.port}
-        if self._sock is not None:
-            self._sock.setblocking(False)
-            where = {'sock': self._sock}
-        if target.secure:
-            where['ssl'] = self._ssl_context or ssl.create_default_context()
-            where['server_hostname'] = self._server_hostname or target.host
+        sock = self._sock or await self._connect(loop)
+        tls: dict[str, Any] = {}
         try:
-            with name_the_host(target.host):
-                transport, _ = await loop.create_connection(lambda: opening, **where)
+            sock.setblocking(False)
+            if target.secure:
+                tls['ssl'] = self._ssl_context or ssl.create_default_context()
+                tls['server_hostname'] = self._server_hostname or target.tls_name
+            transport, _ = await loop.create_connection(lambda: opening, sock=sock, **tls)
         except BaseException:
-            if self._sock is not None:
-                self._sock.close()
+            sock.close()
             raise
         try:
             return await opening.result
         except BaseException:
             transport.abort()
             raise
+
+    async def _connect(self, loop: asyncio.AbstractEventLoop) -> socket.socket:
+        """TCP.  An address that is silent gets its share of the time, as in ``Dial``."""
+        timeout, began = self._options.open_timeout, loop.time()
+        first_error: BaseException | None = None
+        host, port = self._target.host, self._target.port
+        with name_the_host(host):
+            addresses = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        for place, (family, kind, proto, _, address) in enumerate(addresses):
+            share = None
+            if timeout is not None:
+                share = (began + timeout - loop.time()) / (len(addresses) - place)
+            sock = None
+            try:
+                sock = socket.socket(family, kind, proto)
+                sock.setblocking(False)
+                await asyncio.wait_for(loop.sock_connect(sock, address), share)
+                return sock
+            except BaseException as error:
+                if sock is not None:  # else the system has none of that family
+                    sock.close()
+                if not isinstance(error, (OSError, asyncio.TimeoutError)):
+                    raise
+                first_error = first_error or error
+        raise first_error or OSError(errno.EHOSTUNREACH, f'{host} has no address')
 
     def _make_link(self, response: client_handshake.Response) -> AioLink:
         loop = asyncio.get_running_loop()

@@ -122,8 +122,9 @@ class WebSocketASGI(Conversation):
     :param subprotocols: the names that this server supports, one or a list.
     :param origins: see ``Server``.
     :param choose_subprotocol: called in place of the method.
-    :param options: as for ``AioServer``; see the top of this file for which of
-                    them have an effect.
+    :param options: as for ``AioServer``.  Of them ``max_message_size`` and
+                    ``logger`` have an effect: pings, compression, queue and
+                    timeouts are the ASGI server's.
     :raises ValueError: for another type of scope, or a wrong option.
     :raises TypeError: for an argument of a wrong type.
     """
@@ -296,7 +297,8 @@ class WebSocketASGI(Conversation):
             if timeout is None:
                 await self._server_send(event)
             else:
-                await asyncio.wait_for(self._server_send(event), timeout)
+                # 0 would cancel it before it has begun.
+                await asyncio.wait_for(self._server_send(event), max(timeout, 1e-6))
         except Exception as error:
             # What the client said last is still to be read: see _take.
             if self._open:

@@ -8,6 +8,9 @@ import re
 DEFAULT_PORTS = {'http': 80, 'ws': 80, 'https': 443, 'wss': 443}
 
 _authority = re.compile(r'(?:\[([^\[\]]*)\]|([^\[\]:]*))(?::([0-9]{0,5}))?')
+#: What IDNA 2003, which Python has, makes other letters of, or nothing, and IDNA 2008,
+#: which browsers have, does not (UTS 46 section 7): another domain.
+_AMBIGUOUS = frozenset('\u00df\u1e9e\u03c2\u200c\u200d')
 _reg_name = re.compile(r'[A-Za-z0-9._~-]+')
 
 
@@ -36,6 +39,8 @@ def _ascii_host(name: str) -> str:
     """
     if len(name) > 253:
         raise ValueError('the host name is too long')
+    if not _AMBIGUOUS.isdisjoint(name):
+        raise ValueError(f'{name!r} can be two names: give the form that begins with xn--')
     try:
         # This also finds empty labels, and those too long for the resolver.
         ascii_name = name.encode('idna').decode('ascii')

@@ -56,12 +56,23 @@ class URL:
     """Where a client connects to (RFC 6455 section 3)."""
 
     secure: bool  #: TLS or not
-    host: str  #: for the resolver and for TLS: ASCII, IPv6 without brackets
+    host: str  #: for the resolver: ASCII, IPv6 without brackets
     port: int
     target: str  #: path and query
     host_header: str  #: with the port where it isn't the scheme's
     #: from ``user:password@``; a secret, so it isn't shown
     authorization: str | None = field(default=None, repr=False)
+
+    def __str__(self) -> str:
+        """For the log, without what may be a secret."""
+        scheme = 'wss' if self.secure else 'ws'
+        return f'{scheme}://{self.host_header}{self.target.partition("?")[0]}'
+
+    @property
+    def tls_name(self) -> str:
+        """What a certificate is for: a name without the dot of the DNS root (RFC 6066
+        section 3), or an address without its zone."""
+        return self.host.partition('%')[0].removesuffix('.')
 
 
 def parse_url(url: str) -> URL:

@@ -103,7 +103,8 @@ class Deflate:
     """How to compress: a value for the ``compression=`` argument (RFC 7692).
 
     Both roles take the same options.  The peer may lower the window bits and
-    forbid context takeover, never the reverse.
+    forbid context takeover, never the reverse; but a server that can't limit its
+    own window may talk to a client all the same.
 
     :param level: zlib's level, 0 (store) to 9 (smallest).  Of JSON messages of
                   1 to 4 KiB, 3 leaves 30 % and takes 70 % of the time
@@ -115,7 +116,8 @@ class Deflate:
                       of 12 bits, more than 5 makes messages of a few KiB no
                       smaller.
     :param server_max_window_bits: base-2 logarithm of the window, in bytes,
-                                   that the server compresses with: 9 to 15.
+                                   that the server compresses with: 9 to 15.  A
+                                   client asks for it, and takes 15 as well.
     :param client_max_window_bits: the same for the client.
     :param server_no_context_takeover: the server begins each message with an
                                        empty window: less memory between
@@ -333,23 +335,24 @@ def _agree(options: Deflate, asked: dict[str, int]) -> tuple[PerMessageDeflate, 
 
 
 def offer(options: Deflate) -> str:
-    """Return a client's offer, the value of ``Sec-WebSocket-Extensions``.
+    """Return a client's offers, the value of ``Sec-WebSocket-Extensions``.
 
-    ``client_max_window_bits`` is always part of it, since a server that wants
+    ``client_max_window_bits`` is always part of them, since a server that wants
     to save memory may only ask for a small window where the client is known
-    to understand (RFC 7692 section 7.1.2.2).
+    to understand (RFC 7692 section 7.1.2.2).  Not every server can limit its
+    own window: a second offer does not ask for it.
     """
-    value = NAME
+    begin = NAME
     if options.server_no_context_takeover:
-        value += f'; {SERVER_NO_TAKEOVER}'
+        begin += f'; {SERVER_NO_TAKEOVER}'
     if options.client_no_context_takeover:
-        value += f'; {CLIENT_NO_TAKEOVER}'
-    if options.server_max_window_bits < 15:
-        value += f'; {SERVER_BITS}={options.server_max_window_bits}'
-    value += f'; {CLIENT_BITS}'
+        begin += f'; {CLIENT_NO_TAKEOVER}'
+    end = f'; {CLIENT_BITS}'
     if options.client_max_window_bits < 15:
-        value += f'={options.client_max_window_bits}'
-    return value
+        end += f'={options.client_max_window_bits}'
+    if options.server_max_window_bits == 15:
+        return begin + end
+    return f'{begin}; {SERVER_BITS}={options.server_max_window_bits}{end}, {begin}{end}'
 
 
 def accept_offer(
@@ -377,19 +380,13 @@ def accept_offer(
     agreed = _read_params(answers[0].params, response=True)
     if options.server_no_context_takeover and SERVER_NO_TAKEOVER not in agreed:
         raise NegotiationError(f'{SERVER_NO_TAKEOVER} was asked for')
-    server_bits = agreed.get(SERVER_BITS, 15)
-    if server_bits > options.server_max_window_bits:
-        raise NegotiationError(
-            f'{SERVER_BITS} was to be at most {options.server_max_window_bits}, '
-            f'not {server_bits}'
-        )
     # A larger value than ours takes nothing away: we stay below it anyway.
     client_bits = min(options.client_max_window_bits, agreed.get(CLIENT_BITS, 15))
     if client_bits == 8:
         raise NegotiationError('zlib cannot compress with a window of 8 bits')
     return PerMessageDeflate(
         compress_bits=client_bits,
-        decompress_bits=server_bits,
+        decompress_bits=agreed.get(SERVER_BITS, 15),
         compress_takeover=not (
             options.client_no_context_takeover or CLIENT_NO_TAKEOVER in agreed
         ),

@@ -57,7 +57,7 @@ class Dial:
         own = sock if sock is not None else self._connect(target.host, target.port)
         try:
             if target.secure and not hasattr(own, 'do_handshake'):
-                own = self._start_tls(own, context, server_hostname or target.host)
+                own = self._start_tls(own, context, server_hostname or target.tls_name)
             return Wire(own)
         except BaseException:
             own.close()
@@ -65,23 +65,22 @@ class Dial:
 
     def _connect(self, host: str, port: int) -> socket.socket:
         """TCP to the first address that answers (RFC 6455 section 4.1)."""
-        first_error: OSError | None = None
+        first_error: BaseException | None = None
         addresses = list(self._profile.getaddrinfo(host, port, 0, socket.SOCK_STREAM))
         for place, (family, kind, proto, _, address) in enumerate(addresses):
-            sock = original('socket', 'socket')(family, kind, proto)
+            sock = None
             try:
+                sock = original('socket', 'socket')(family, kind, proto)
                 sock.setblocking(False)
                 self._profile.opened(sock.fileno())
                 self._connect_to(sock, address, len(addresses) - place)
-                return sock  # type: ignore[no-any-return]
-            except OSError as error:
-                sock.close()
+                return sock
+            except BaseException as error:
+                if sock is not None:  # else the system has none of that family
+                    sock.close()
                 if not is_of_tcp(error):
                     raise
                 first_error = first_error or error
-            except BaseException:
-                sock.close()
-                raise
         raise first_error or OSError(errno.EHOSTUNREACH, f'{host} has no address')
 
     def _connect_to(self, sock: socket.socket, address: Any, shares: int) -> None:

@@ -213,7 +213,7 @@ def _header_name(key: str) -> str:
 
 def _headers_of(environ: Mapping[str, Any]) -> Headers:
     headers = [
-        (_header_name(name), value)
+        (_header_name(name) if len(name) < 100 else _header_name.__wrapped__(name), value)
         for name, value in environ.items()
         if name.startswith('HTTP_') and isinstance(value, str)
     ]
@@ -245,6 +245,10 @@ _ALIKE = {
 }  # fmt: skip
 
 
+#: Characters of them that are worth being remembered: peers say how many there are.
+_MEMORABLE = 1000
+
+
 def request_from_environ(environ: Mapping[str, Any]) -> UpgradeRequest:
     """Read the request from a WSGI environ (PEP 3333).
 
@@ -260,9 +264,11 @@ def request_from_environ(environ: Mapping[str, Any]) -> UpgradeRequest:
         *map(get, _ALIKE),
     )
     try:
-        subprotocols, extensions, host = _validate_alike(*given)
-    except TypeError:  # one is not hashable, so it is no string
-        subprotocols, extensions, host = _validate_alike.__wrapped__(*given)
+        short = len(''.join(filter(None, given))) <= _MEMORABLE
+    except TypeError:  # one is no string
+        short = False
+    validate = _validate_alike if short else _validate_alike.__wrapped__
+    subprotocols, extensions, host = validate(*given)
     return _EnvironRequest(
         environ,
         subprotocols=subprotocols.copy(),
@@ -273,7 +279,7 @@ def request_from_environ(environ: Mapping[str, Any]) -> UpgradeRequest:
     )
 
 
-@lru_cache(maxsize=32)  # few, since it is peers who say how long they are
+@lru_cache(maxsize=64)
 def _validate_alike(
     method: Any, http_version: Any, length: str, *values: Any
 ) -> tuple[list[str], list[str], str]:
@@ -589,8 +595,12 @@ def accept_response(
     return _head(_OPENING + accept_token(request.key), fields + normalize_headers(headers))
 
 
-def rejection_response(rejected: Rejected) -> bytes:
-    """Return the whole HTTP/1.1 response for a request that was rejected."""
+def rejection_response(rejected: Rejected, method: object = 'GET') -> bytes:
+    """Return the whole HTTP/1.1 response for a request that was rejected.
+
+    :param method: the request's; what answers HEAD has no body (RFC 9110 section
+                   9.3.2).
+    """
     try:
         phrase = HTTPStatus(rejected.status).phrase
     except ValueError:
@@ -607,9 +617,8 @@ def rejection_response(rejected: Rejected) -> bytes:
         fields.append(('Connection', 'close'))
     if rejected.status in (400, 426):
         fields.append(('Sec-WebSocket-Version', VERSION))  # RFC 6455 section 4.4
-    return (
-        _head(f'HTTP/1.1 {rejected.status} {phrase}', fields + rejected.headers) + body
-    )
+    head = _head(f'HTTP/1.1 {rejected.status} {phrase}', fields + rejected.headers)
+    return head if method == 'HEAD' else head + body
 
 
 def _head(beginning: str, fields: Headers) -> bytes:

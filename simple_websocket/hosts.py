@@ -47,9 +47,10 @@ class Host:
                       itself give the end already.
     :param close_input: whether to close that reader then, for the memory of
                         its buffer; not where the server reads on regardless.
-    :param end_quietly: called with the environ and ``OnHost`` once the socket
-                        is taken, for what a husk alone can't silence; None for
-                        nothing.
+    :param end_quietly: called once the socket is taken, for a server that still
+                        writes or logs something when the handler has returned:
+                        with the environ, and with a function that is to be told
+                        what it writes, or None when it is done; None for nothing.
     :param refuse_select: whether the server must be kept from selecting on
                           its socket afterwards.
     :param tells_version: whether ``SERVER_PROTOCOL`` is what the client sent;

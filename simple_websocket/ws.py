@@ -399,7 +399,8 @@ class Server(Base):
 
     def _refuse(self, profile: Profile, wire: Wire, rejected: handshake.Rejected) -> None:
         protocol = self._options.protocol(False, _now, None)
-        protocol.refuse(handshake.rejection_response(rejected))
+        method = self.environ.get('REQUEST_METHOD')
+        protocol.refuse(handshake.rejection_response(rejected, method))
         self._open(profile, wire, protocol, b'')
         self._options.logger.debug('refused: %s', rejected)
 
@@ -517,7 +518,7 @@ class Client(Base):
         self.subprotocol = response.subprotocol
         protocol = self._options.protocol(True, _now, engine)
         self._open(chosen, wire, protocol, response.leftover)
-        self._options.logger.debug('connected %s to %s in %s', self, url, chosen.name)
+        self._options.logger.debug('connected %s to %s in %s', self, target, chosen.name)
 
     @classmethod
     def connect(

@@ -244,6 +244,14 @@ async def test_a_send_that_takes_too_long_fails():
     assert closed.value.reason == 1006
 
 
+async def test_a_send_without_time_is_done_where_the_server_takes_it_at_once():
+    script = Script()
+    ws = await script.accept()
+    await ws.send('x', timeout=0)
+    assert script.sent[-1] == {'type': 'websocket.send', 'text': 'x'}
+    assert ws.connected
+
+
 @pytest.mark.parametrize('type_', ['http', 'lifespan'])
 async def test_another_scope_is_a_value_error(type_):
     script = Script(type=type_)

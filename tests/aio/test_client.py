@@ -13,7 +13,7 @@ import trustme
 import websockets
 from aio.peer import Peer, connected, fds, listening, tcp_pair, until
 from support.frames import TEXT
-from support.peer import switching
+from support.peer import full_listener, switching
 from websockets.asyncio.server import serve
 
 from simple_websocket import AioClient, ConnectionClosed, ConnectionError
@@ -172,6 +172,27 @@ async def test_every_address_is_tried(monkeypatch):  # A17
         async with AioClient(f'ws://two.example:{port}') as ws:
             await ws.send('x')
             assert await ws.receive() == 'x'
+
+
+@pytest.mark.only('asyncio-loop')
+async def test_a_silent_address_and_an_unknown_family_leave_time_for_the_next(monkeypatch):
+    silent, _, others = full_listener()
+    async with echo_server() as port:
+
+        async def addresses(*_, **__):
+            for_all = socket.SOCK_STREAM, 6, ''
+            return [
+                (12345, *for_all, ('127.0.0.1', port)),
+                (socket.AF_INET, *for_all, silent.getsockname()),
+                (socket.AF_INET, *for_all, ('127.0.0.1', port)),
+            ]
+
+        monkeypatch.setattr(asyncio.get_running_loop(), 'getaddrinfo', addresses)
+        async with AioClient(f'ws://two.example:{port}', open_timeout=0.6) as ws:
+            await ws.send('x')
+            assert await ws.receive() == 'x'
+    for sock in (silent, *others):
+        sock.close()
 
 
 async def test_nobody_listens():

@@ -311,7 +311,14 @@ class TestClient:
         [
             (
                 Deflate(),
-                'permessage-deflate; server_max_window_bits=12; client_max_window_bits=12',
+                'permessage-deflate; server_max_window_bits=12; client_max_window_bits=12, '
+                'permessage-deflate; client_max_window_bits=12',
+            ),
+            (
+                Deflate(server_max_window_bits=9, server_no_context_takeover=True),
+                'permessage-deflate; server_no_context_takeover; server_max_window_bits=9; '
+                'client_max_window_bits=12, '
+                'permessage-deflate; server_no_context_takeover; client_max_window_bits=12',
             ),
             (WIDE, 'permessage-deflate; client_max_window_bits'),
             (
@@ -342,6 +349,9 @@ class TestClient:
             (WIDE, '; client_max_window_bits="10"', 10, 15),
             (Deflate(), '; server_max_window_bits=12', 12, 12),
             (Deflate(), '; server_max_window_bits=9; client_max_window_bits=9', 9, 9),
+            # Servers that know no such limit, or not this one.
+            (Deflate(), '', 12, 15),
+            (Deflate(), '; server_max_window_bits=13', 12, 13),
             # Our own window may be smaller than what the server allows.
             (
                 Deflate(),
@@ -386,8 +396,6 @@ class TestClient:
             (WIDE, ['permessage-deflate; client_max_window_bits=010']),
             (WIDE, ['permessage-deflate; server_max_window_bits']),
             (WIDE, ['permessage-deflate; server_max_window_bits=7']),
-            (Deflate(), ['permessage-deflate']),
-            (Deflate(), ['permessage-deflate; server_max_window_bits=13']),
             (
                 Deflate(server_max_window_bits=15, server_no_context_takeover=True),
                 ['permessage-deflate'],

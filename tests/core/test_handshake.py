@@ -675,6 +675,27 @@ class TestURL:
         assert parse_url(url) == URL(*expected)
 
     @pytest.mark.parametrize(
+        ('url', 'name', 'shown'),
+        [
+            ('wss://a.example./x?secret', 'a.example', 'wss://a.example./x'),
+            ('wss://[fe80::1%25eth0]/', 'fe80::1', 'wss://[fe80::1]/'),
+            ('ws://user:secret@127.0.0.1:5000', '127.0.0.1', 'ws://127.0.0.1:5000/'),
+        ],
+    )
+    def test_a_url_says_what_a_certificate_is_for_and_what_a_log_may_have(
+        self, url, name, shown
+    ):
+        assert parse_url(url).tls_name == name
+        assert str(parse_url(url)) == shown
+
+    @pytest.mark.parametrize('letter', ['\u00df', '\u1e9e', '\u03c2', '\u200c', '\u200d'])
+    def test_a_name_that_browsers_read_as_another_one_is_refused(self, letter):
+        with pytest.raises(ValueError, match='xn--'):
+            parse_url(f'wss://fa{letter}.example')
+        with pytest.raises(ValueError, match='no origin'):
+            parse_origins(f'https://fa{letter}.example')
+
+    @pytest.mark.parametrize(
         ('userinfo', 'credentials'),
         [
             ('user:secret', b'user:secret'),

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import simple_websocket
+from simple_websocket import handshake
 from simple_websocket.client_handshake import (
     MAX_RESPONSE_HEAD,
     ClientHandshake,
@@ -25,6 +26,7 @@ from simple_websocket.handshake import (
     header_values,
     index_fields,
     normalize_headers,
+    rejection_response,
     request_from_environ,
     split_authority,
 )
@@ -105,6 +107,34 @@ def test_a_header_that_is_no_string_is_none(name, status, value):
         with pytest.raises(Rejected) as rejected:
             request_from_environ(ENVIRON | {name: value})
         assert rejected.value.status == status
+
+
+def test_only_what_is_short_is_remembered():
+    remembered = handshake._validate_alike.cache_info
+    for number in range(100):
+        offered = ','.join(f'{number}-{other}' for other in range(1000))
+        before = remembered().currsize
+        request = request_from_environ(ENVIRON | {'HTTP_SEC_WEBSOCKET_PROTOCOL': offered})
+        assert len(request.subprotocols) == 1000
+        assert remembered().currsize == before
+    before = remembered().hits
+    for _ in range(3):
+        request_from_environ(ENVIRON)
+    assert remembered().hits >= before + 2
+    names = handshake._header_name.cache_info
+    request = request_from_environ(ENVIRON)
+    assert request.headers  # all of their names are remembered now
+    before = names().currsize
+    request = request_from_environ(ENVIRON | {'HTTP_' + 'X' * 200: 'long'})
+    assert ('X' + 'x' * 199, 'long') in request.headers
+    assert names().currsize == before
+
+
+def test_the_answer_to_head_has_no_body():
+    rejected = Rejected(405, 'Not so.', [('Allow', 'GET')])
+    head, _, body = rejection_response(rejected).partition(b'\r\n\r\n')
+    assert (body, b'Content-Length: 8' in head) == (b'Not so.\n', True)
+    assert rejection_response(rejected, 'HEAD') == head + b'\r\n\r\n'
 
 
 WITHOUT_SHA1 = """

@@ -333,6 +333,7 @@ TALKS = {
     ('flask.rst', 'room'): talk_room,
     ('security.rst', 'careful_echo'): talk_careful,
     ('gevent.rst', 'socketio_gevent.py'): talk_socketio,
+    ('gevent.rst', 'socketio_direct.py'): talk_socketio,
     ('eventlet.rst', 'socketio_eventlet.py'): talk_socketio,
     ('eventlet.rst', 'socketio_limited.py'): talk_socketio,
 }

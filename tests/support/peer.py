@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from simple_websocket import Client, Server
+from simple_websocket.profiles.originals import original
 
 from .frames import CLOSE, TEXT, frame, reading
 
@@ -97,6 +98,19 @@ class Peer:
 
     def close(self) -> None:
         self.sock.close()
+
+
+def full_listener() -> tuple[Any, int, list[Any]]:
+    """One that answers nobody any more: its queue is full."""
+    make = original('socket', 'socket')
+    silent = make()
+    silent.bind(('127.0.0.1', 0))
+    silent.listen(0)
+    others = [make() for _ in range(2)]
+    for sock in others:
+        sock.setblocking(False)
+        sock.connect_ex(silent.getsockname())
+    return silent, silent.getsockname()[1], others
 
 
 def environ_for(sock: Any, **headers: str) -> dict[str, Any]:

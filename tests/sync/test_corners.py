@@ -18,7 +18,15 @@ import types
 
 import pytest
 from support.frames import BINARY, TEXT
-from support.peer import Peer, accepted, connected, environ_for, switching, tcp_pair
+from support.peer import (
+    Peer,
+    accepted,
+    connected,
+    environ_for,
+    full_listener,
+    switching,
+    tcp_pair,
+)
 from sync.test_tls import context
 
 from simple_websocket import (
@@ -32,7 +40,6 @@ from simple_websocket import (
 )
 from simple_websocket.hosts import Host, find_socket, take_over
 from simple_websocket.profiles import link
-from simple_websocket.profiles.originals import original
 
 RESET = struct.pack('ii', 1, 0)  # SO_LINGER: close with an RST
 
@@ -154,19 +161,6 @@ def test_a_name_without_an_address_is_an_oserror(world):
     with pytest.raises(OSError, match='localhost has no address') as failed:
         Client.connect('ws://localhost', profile=resolving_to(world))
     assert failed.value.errno == errno.EHOSTUNREACH
-
-
-def full_listener():
-    """One that answers nobody any more: its queue is full."""
-    make = original('socket', 'socket')
-    silent = make()
-    silent.bind(('127.0.0.1', 0))
-    silent.listen(0)
-    others = [make() for _ in range(2)]
-    for sock in others:
-        sock.setblocking(False)
-        sock.connect_ex(silent.getsockname())
-    return silent, silent.getsockname()[1], others
 
 
 def test_addresses_that_never_answer_share_the_time_there_is(world):

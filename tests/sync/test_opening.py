@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import errno
 import gc
 import os
 import socket
 
 import pytest
 from support.frames import TEXT
-from support.peer import KEY, Peer, accepted, environ_for, switching, tcp_pair
+from support.peer import KEY, Peer, accepted, environ_for, full_listener, switching, tcp_pair
 from support.world import is_open
-from sync.test_corners import full_listener
 
 from simple_websocket import (
     Client,
@@ -440,6 +440,32 @@ def test_an_address_that_is_silent_leaves_time_for_the_next(world):
     for sock in (silent, *others):
         sock.close()
     ws._link.abandon()
+
+
+def test_an_address_of_a_family_that_the_system_has_not_is_passed_over(world):
+    listener, port = world.listen()
+
+    def serve():
+        peer = Peer(world.closing(listener.accept()[0]), client=False)
+        peer.send(switching(peer.head()), (TEXT, b'hello'))
+
+    def connect(*families):
+        def addresses(*_):
+            for family in families:
+                yield family, socket.SOCK_STREAM, 0, '', ('127.0.0.1', port)
+
+        profile = dataclasses.replace(get_profile(world.name), getaddrinfo=addresses)
+        return Client.connect('ws://localhost', profile=profile, open_timeout=5)
+
+    unknown = 12345
+    task = world.spawn(serve)
+    ws = connect(unknown, socket.AF_INET)
+    assert ws.receive(5) == 'hello'
+    task.join()
+    ws._link.abandon()
+    with pytest.raises(OSError) as failed:
+        connect(unknown)
+    assert failed.value.errno == errno.EAFNOSUPPORT
 
 
 @pytest.mark.parametrize('answer', [ZeroDivisionError, 'chat', b'chat'])
