@@ -68,7 +68,7 @@ class Dial:
         first_error: BaseException | None = None
         addresses = list(self._profile.getaddrinfo(host, port, 0, socket.SOCK_STREAM))
         for place, (family, kind, proto, _, address) in enumerate(addresses):
-            sock = None
+            sock: socket.socket | None = None
             try:
                 sock = original('socket', 'socket')(family, kind, proto)
                 sock.setblocking(False)

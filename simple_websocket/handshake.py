@@ -25,7 +25,6 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from http import HTTPStatus
 from typing import Any
-from urllib.parse import quote
 
 from .authority import DEFAULT_PORTS, bracketed, split_authority
 
@@ -188,115 +187,6 @@ class UpgradeRequest:
     headers: Headers  #: all of them
 
 
-class _EnvironRequest(UpgradeRequest):
-    """A request out of a WSGI environ.  Its target and the list of its headers,
-    which few look at, are made when somebody does."""
-
-    def __init__(self, environ: Mapping[str, Any], **values: Any) -> None:
-        self._environ = environ
-        self.__dict__.update(values)
-
-    def __getattr__(self, name: str) -> Any:
-        if name == 'target':
-            self.target = _target_of(self._environ)
-            return self.target
-        if name == 'headers':
-            self.headers = _headers_of(self._environ)
-            return self.headers
-        raise AttributeError(name)
-
-
-@lru_cache(maxsize=256)
-def _header_name(key: str) -> str:
-    return key[5:].replace('_', '-').title()
-
-
-def _headers_of(environ: Mapping[str, Any]) -> Headers:
-    headers = [
-        (_header_name(name) if len(name) < 100 else _header_name.__wrapped__(name), value)
-        for name, value in environ.items()
-        if name.startswith('HTTP_') and isinstance(value, str)
-    ]
-    for name in ('CONTENT_LENGTH', 'CONTENT_TYPE'):
-        # Servers set these two to '' for a request that doesn't have them.
-        if environ.get(name):
-            headers.append((name.replace('_', '-').title(), str(environ[name])))
-    return headers
-
-
-def _target_of(environ: Mapping[str, Any]) -> str:
-    target: str = environ.get('REQUEST_URI') or environ.get('RAW_URI') or ''
-    if not target:
-        path = environ.get('SCRIPT_NAME', '') + environ.get('PATH_INFO', '')
-        target = quote(path.encode('latin-1', 'replace')) or '/'
-        if environ.get('QUERY_STRING'):
-            target += '?' + environ['QUERY_STRING']
-    return target
-
-
-#: The headers that decide and that most clients of a server have alike, by their
-#: names in an environ.
-_ALIKE = {
-    f'HTTP_{name.upper().replace("-", "_")}': name
-    for name in (
-        'upgrade', 'connection', 'content-length', 'transfer-encoding', 'host',
-        'sec-websocket-version', 'sec-websocket-protocol', 'sec-websocket-extensions',
-    )
-}  # fmt: skip
-
-
-#: Characters of them that are worth being remembered: peers say how many there are.
-_MEMORABLE = 1000
-
-
-def request_from_environ(environ: Mapping[str, Any]) -> UpgradeRequest:
-    """Read the request from a WSGI environ (PEP 3333).
-
-    :param environ: the environ.  ``REQUEST_METHOD`` and ``SERVER_PROTOCOL``
-                    count as ``GET`` and ``HTTP/1.1`` where they are missing.
-    :raises Rejected: it isn't a valid upgrade.
-    """
-    get = environ.get
-    given = (
-        get('REQUEST_METHOD', 'GET'),
-        get('SERVER_PROTOCOL') or 'HTTP/1.1',
-        str(get('CONTENT_LENGTH') or ''),
-        *map(get, _ALIKE),
-    )
-    try:
-        short = len(''.join(filter(None, given))) <= _MEMORABLE
-    except TypeError:  # one is no string
-        short = False
-    validate = _validate_alike if short else _validate_alike.__wrapped__
-    subprotocols, extensions, host = validate(*given)
-    return _EnvironRequest(
-        environ,
-        subprotocols=subprotocols.copy(),
-        extensions=extensions.copy(),
-        host=host,
-        origin=_checked_origin(_given(get('HTTP_ORIGIN'))),
-        key=_checked_key(_given(get('HTTP_SEC_WEBSOCKET_KEY'))),
-    )
-
-
-@lru_cache(maxsize=64)
-def _validate_alike(
-    method: Any, http_version: Any, length: str, *values: Any
-) -> tuple[list[str], list[str], str]:
-    fields: Fields = {}
-    for name, value in zip(_ALIKE.values(), values, strict=True):
-        if isinstance(value, str):
-            fields[name] = _given(value)
-    if length:
-        fields.setdefault('content-length', []).extend(_given(length))
-    return _validate(method, http_version, fields)
-
-
-def _given(value: Any) -> list[str]:
-    """The values of a header out of an environ, at most one."""
-    return [value.strip(' \t')] if isinstance(value, str) else []
-
-
 def request_from_headers(
     method: str,
     target: str,
@@ -316,14 +206,14 @@ def request_from_headers(
         http_version = f'HTTP/{http_version}'
     listed = list(pairs)
     fields = index_fields(listed)
-    subprotocols, extensions, host = _validate(method, http_version, fields)
+    subprotocols, extensions, host = validate(method, http_version, fields)
     return UpgradeRequest(
         subprotocols,
         extensions,
-        _checked_origin(header_values(fields, 'origin')),
+        checked_origin(header_values(fields, 'origin')),
         host,
         target,
-        _checked_key(header_values(fields, 'sec-websocket-key')),
+        checked_key(header_values(fields, 'sec-websocket-key')),
         listed,
     )
 
@@ -364,7 +254,7 @@ def _joined(fields: Fields, name: str) -> str:
     return ','.join(header_values(fields, name))
 
 
-def _validate(
+def validate(
     method: str, http_version: str, fields: Fields
 ) -> tuple[list[str], list[str], str]:
     """Check a request (RFC 6455 section 4.2.1), what makes it no upgrade first; all of
@@ -402,7 +292,7 @@ def _validate(
     )
 
 
-def _checked_origin(values: list[str]) -> str | None:
+def checked_origin(values: list[str]) -> str | None:
     if len(values) > 1:  # RFC 6454 section 7.3
         raise Rejected(400, 'More than one Origin header.')
     return values[0] if values else None
@@ -425,7 +315,7 @@ def _check_version(fields: Fields) -> None:
         raise Rejected(426, 'The only WebSocket version spoken here is 13.')
 
 
-def _checked_key(values: list[str]) -> str:
+def checked_key(values: list[str]) -> str:
     key = ','.join(values)  # as WSGI servers do with what is repeated
     if _key.fullmatch(key) is None:
         raise Rejected(400, 'Send one header Sec-WebSocket-Key: 16 bytes in base64.')

@@ -25,6 +25,7 @@ from .close_codes import INTERNAL_ERROR, NORMAL_CLOSURE, close_payload
 from .codec import TEXT
 from .connection import Connection, encode_message, exit_code, name_the_host
 from .dial import Dial
+from .environ import request_from_environ
 from .errors import ConnectionClosed, ConnectionError, SimpleWebsocketError
 from .options import Headers, Options, Origins, Subprotocols, check_timeout
 from .profiles import Profile, express, resolve
@@ -374,7 +375,7 @@ class Server(Base):
         environ = self.environ
         if not host.tells_version:
             environ = {**environ, 'SERVER_PROTOCOL': 'HTTP/1.1'}
-        request = handshake.request_from_environ(environ)
+        request = request_from_environ(environ)
         secure = self.environ.get('wsgi.url_scheme') == 'https'
         handshake.check_origin(request, origins, secure)
         try:

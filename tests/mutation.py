@@ -53,7 +53,8 @@ KEPT = WHERE / 'kept'
 UNFINISHED = WHERE / 'unfinished'
 
 MODULES = (
-    *('authority', 'client_handshake', 'close_codes', 'deflate', 'handshake', 'inbox'),
+    *('authority', 'client_handshake', 'close_codes', 'deflate', 'environ', 'handshake'),
+    'inbox',
     'protocol',
 )
 TESTS = (

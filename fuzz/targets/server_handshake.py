@@ -15,6 +15,7 @@ import h11
 
 from fuzz.reader import Reader
 from simple_websocket import deflate, handshake
+from simple_websocket.environ import request_from_environ
 from simple_websocket.handshake import Rejected, UpgradeRequest
 
 ORIGINS = (None, 'same', ['https://example.com', None], 'null', ['same', 'http://[::1]:81'])
@@ -40,7 +41,7 @@ def check(data: bytes) -> None:
     ]
     parts = method, target, version, headers
     listed = verdict(lambda: handshake.request_from_headers(*parts))
-    mapped = verdict(lambda: handshake.request_from_environ(environ_of(*parts)))
+    mapped = verdict(lambda: request_from_environ(environ_of(*parts)))
     names = [name.lower() for name, _ in headers]
     if len(set(names)) == len(names) and plain(names) and version.startswith('HTTP/'):
         same(listed, mapped)

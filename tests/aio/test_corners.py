@@ -105,7 +105,7 @@ class TestClient:
         async def give_up(*arguments, **options):
             raise TimeoutError(errno.ETIMEDOUT, 'Connection timed out')
 
-        monkeypatch.setattr(asyncio.get_running_loop(), 'create_connection', give_up)
+        monkeypatch.setattr(asyncio.get_running_loop(), 'sock_connect', give_up)
         with pytest.raises(OSError) as failed:
             await AioClient.connect('ws://127.0.0.1:1')
         assert failed.value.errno == errno.ETIMEDOUT

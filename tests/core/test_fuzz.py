@@ -91,7 +91,7 @@ def test_the_deflate_target_sees_more_than_the_limit(monkeypatch):
 
 
 def test_the_server_handshake_target_sees_a_check_that_is_gone(monkeypatch):
-    broken(monkeypatch, 'simple_websocket.handshake', '_checked_key', lambda headers: 'x')
+    broken(monkeypatch, 'simple_websocket.environ', 'checked_key', lambda headers: 'x')
     with pytest.raises(Exception, match='[Pp]adding|base64'):
         load('server_handshake')(seeds.seeds('server_handshake')['short-key'])
 

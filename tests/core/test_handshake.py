@@ -20,6 +20,7 @@ from simple_websocket.client_handshake import (
     ClientHandshake,
     parse_url,
 )
+from simple_websocket.environ import request_from_environ
 from simple_websocket.errors import ConnectionError
 from simple_websocket.handshake import (
     Rejected,
@@ -31,7 +32,6 @@ from simple_websocket.handshake import (
     parse_origins,
     parse_subprotocols,
     rejection_response,
-    request_from_environ,
     request_from_headers,
 )
 

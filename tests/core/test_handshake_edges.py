@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 
 import simple_websocket
-from simple_websocket import handshake
+from simple_websocket import environ as environ_module
 from simple_websocket.client_handshake import (
     MAX_RESPONSE_HEAD,
     ClientHandshake,
     parse_url,
 )
+from simple_websocket.environ import request_from_environ
 from simple_websocket.errors import ConnectionError
 from simple_websocket.handshake import (
     Rejected,
@@ -27,7 +28,6 @@ from simple_websocket.handshake import (
     index_fields,
     normalize_headers,
     rejection_response,
-    request_from_environ,
     split_authority,
 )
 
@@ -110,7 +110,7 @@ def test_a_header_that_is_no_string_is_none(name, status, value):
 
 
 def test_only_what_is_short_is_remembered():
-    remembered = handshake._validate_alike.cache_info
+    remembered = environ_module._validate_alike.cache_info
     for number in range(100):
         offered = ','.join(f'{number}-{other}' for other in range(1000))
         before = remembered().currsize
@@ -121,7 +121,7 @@ def test_only_what_is_short_is_remembered():
     for _ in range(3):
         request_from_environ(ENVIRON)
     assert remembered().hits >= before + 2
-    names = handshake._header_name.cache_info
+    names = environ_module._header_name.cache_info
     request = request_from_environ(ENVIRON)
     assert request.headers  # all of their names are remembered now
     before = names().currsize

@@ -9,13 +9,13 @@ import pytest
 from support.handshakes import ACCEPT, KEY, REQUESTS, RESPONSES, token
 
 from simple_websocket.client_handshake import ClientHandshake, parse_url
+from simple_websocket.environ import request_from_environ
 from simple_websocket.errors import ConnectionError
 from simple_websocket.handshake import (
     Rejected,
     accept_response,
     choose_subprotocol,
     rejection_response,
-    request_from_environ,
     request_from_headers,
 )
 

@@ -23,7 +23,7 @@ PACKAGE = pathlib.Path(simple_websocket.__file__).parent
 LAYERS = (
     ('authority', 'errors'),
     ('codec', 'close_codes', 'deflate', 'handshake', 'inbox'),
-    ('client_handshake', 'protocol'),
+    ('client_handshake', 'environ', 'protocol'),
     ('profiles', 'hosts', 'options'),
     ('connection', 'dial'),
     ('asgi', 'takeover'),
@@ -39,6 +39,7 @@ NEVER = {
     'codec': ('socket', 'threading', 'time', 'asyncio', 'select', 'selectors', 'ssl', 'h11'),
     'deflate': ('socket', 'threading', 'time', 'asyncio', 'select', 'ssl', 'wsproto', 'h11'),
     'handshake': ('socket', 'threading', 'time', 'asyncio', 'select', 'ssl', 'wsproto', 'h11'),
+    'environ': ('socket', 'threading', 'time', 'asyncio', 'select', 'ssl', 'wsproto', 'h11'),
     'client_handshake': ('socket', 'threading', 'time', 'asyncio', 'select', 'ssl', 'wsproto'),
     'protocol': (
         'socket', 'threading', 'time', 'asyncio', 'select', 'selectors', 'ssl', 'wsproto', 'h11',
