@@ -341,7 +341,7 @@ def hub(kind):
 cdef:
     object LockedLink = NotYet, InjectedLink = NotYet, ThreadLink = NotYet
     Py_ssize_t LOCK, LOST, RECEIVING, WAITING
-    Py_ssize_t VISITS, ADOPTED, BLOCKED, PASSED_OVER
+    Py_ssize_t VISITS, ADOPTED, BLOCKED, PASSED_OVER, READER
     Py_ssize_t EVENT, GREEN, PARKED, LINK_TAKEN, WANT, DEADLINE
 
 
@@ -394,6 +394,7 @@ cdef object begin_to_wait(object link):
         set_slot(link, RECEIVING, True)
         set_slot(get(link, PROTOCOL), ANSWERING, False)
         set_slot(link, WAITING, get(link, WAITING) + 1)
+        set_slot(link, READER, PyThread_get_thread_ident())
         set_slot(link, BLOCKED, True)
         return decoder
     finally:
@@ -460,10 +461,11 @@ cdef object wait_in_recv(object link):
 
 def threads(kind):
     """See ``express.threads``."""
-    global ThreadLink, VISITS, ADOPTED, BLOCKED, PASSED_OVER
+    global ThreadLink, VISITS, ADOPTED, BLOCKED, PASSED_OVER, READER
     ThreadLink = kind
     VISITS, ADOPTED = slot(kind, '_visits'), slot(kind, '_adopted')
     BLOCKED, PASSED_OVER = slot(kind, '_blocked'), slot(kind, 'passed_over')
+    READER = slot(kind, '_reader')
     return kind
 
 

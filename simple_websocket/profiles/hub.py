@@ -215,6 +215,10 @@ class HubLink(Link):
         super()._poison()
         self._kick()
 
+    def _finish(self) -> None:
+        super()._finish()
+        self._kick()  # nothing else will
+
     def _notify(self) -> None:
         """Nothing: waiters are resumed when the step is over."""
 
@@ -283,6 +287,7 @@ class HubLink(Link):
     def _make_room(self) -> None:
         if not self.finished and not self.protocol.paused:
             self._guarded(self._catch_up)
+            self._kick()
 
     def _catch_up(self) -> None:
         """There is room again: what TLS holds would make nothing readable."""

@@ -38,6 +38,10 @@ from .wire import Wire, is_of_tcp
 READ_SIZE = 65536
 
 
+#: Bytes that a record of TLS has, at most (RFC 8446 section 5.1): read whole, it
+#: leaves nothing in OpenSSL, which no poll would tell of.
+TLS_RECORD = 1 << 14
+
 #: Reads in a row, at most, before anything else gets a turn.
 READS = 16
 
@@ -230,7 +234,8 @@ class Link:
             if protocol.state >= ENDED:
                 data = self.wire.discard(READ_SIZE)
             else:
-                data = self.wire.recv(protocol.appetite)
+                size = protocol.appetite
+                data = self.wire.recv(max(size, TLS_RECORD) if self.wire.tls else size)
         except OSError as error:
             if not is_of_tcp(error):
                 raise
@@ -266,6 +271,8 @@ class Link:
         for _ in range(READS):
             if self.protocol.paused or not self._read():
                 return False
+            if self.wire.tls and self.protocol.appetite < TLS_RECORD:
+                break
         return True
 
     def _flush(self) -> bool:

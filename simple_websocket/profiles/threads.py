@@ -35,11 +35,13 @@ from ..protocol import CLOSING, ENDING, OPEN, Protocol
 from . import express
 from .link import LONGEST_WAIT, READ_SIZE, bounded
 from .locked import LockedLink
-from .originals import original
+from .originals import builtin, original
 from .pump import END, Came, at_end, wait_and_take
 from .waker import Waker
 from .watchman import Watchman
 from .wire import Wire, is_of_tcp
+
+get_ident: Callable[[], int] = builtin('threading', 'get_ident')
 
 #: Seconds that the peer has to answer our Close, before the watchman releases a
 #: receiver.
@@ -77,6 +79,7 @@ class ThreadLink(LockedLink):
         '_blocked',
         '_changed',
         '_deadline',
+        '_reader',
         '_release_at',
         '_visits',
         '_visits_seen',
@@ -93,6 +96,7 @@ class ThreadLink(LockedLink):
         self._changed: Any = None  #: a Condition, once somebody waits for one
         self._waker = Waker() if wire.polled else None
         self._blocked = False  #: the receiver is in the kernel
+        self._reader: int | None = None  #: its thread
         self._adopted = False  #: the watchman reads
         self._want = (False, False)
         self._watching = (False, False, False)
@@ -112,6 +116,12 @@ class ThreadLink(LockedLink):
 
     def start(self) -> None:
         self._guarded(self._settle)
+
+    def close(self, payload: bytes, code: int, reason: str | None, wait: bool = True) -> None:
+        # A signal handler has interrupted the receiver, who alone reads: it goes on
+        # when the handler is over.
+        interrupted = self._blocked and self._reader == get_ident()
+        super().close(payload, code, reason, wait and not interrupted)
 
     # -- receive ----------------------------------------------------------
 
@@ -145,6 +155,7 @@ class ThreadLink(LockedLink):
                     protocol.answering = False
                     risky = False
                     self._waiting += 1
+                    self._reader = get_ident()
                     self._blocked = True
                 if deadline is None and not self.wire.polled:
                     message = self._block(decoder, arrived)
@@ -267,9 +278,8 @@ class ThreadLink(LockedLink):
     def _poll(self, deadline: float | None) -> bool:
         left = None if deadline is None else deadline - self.now()
         waker_fd = self._waker.fd if self._waker is not None else None
-        write = self.wire.tls and bool(self._unsent)
         late = left is not None and left <= 0
-        ready = wait_for(self.wire.fd, write, left, waker_fd)
+        ready = wait_for(self.wire.fd, False, left, waker_fd)
         with self._lock:
             self._unblock()
             if ready and not self.finished:
@@ -404,11 +414,10 @@ class ThreadLink(LockedLink):
         self._guarded(self._attend)
 
     def _attend(self) -> None:
-        if not self.finished and not self._blocked:
-            if self._adopted:
-                self._on_readable()
-            if not self.finished:
-                self._on_writable()
+        if self._adopted and not self._blocked and not self.finished:
+            self._on_readable()
+        if not self.finished:
+            self._on_writable()
 
     def on_time(self) -> None:
         """What was expected has come; by the watchman."""

@@ -153,6 +153,12 @@ def accepted_over(theirs: Any, ours: Any, **options: Any) -> tuple[Server, Peer]
     return ws, peer
 
 
+def is_receiving(ws: Any) -> bool:
+    """Whether somebody waits for a message, in whichever way."""
+    names = ('_receiver', '_blocked', '_receiving')
+    return any(getattr(ws._link, name, None) for name in names)
+
+
 def answers(ws: Any, peer: Peer) -> None:
     """See that a message of each end reaches the other."""
     peer.send((TEXT, b'hello'))

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import errno
 import importlib
+import socket
+import struct
 import sys
+from contextlib import suppress
 
 import pytest
 from support.frames import BINARY, PING, PONG, TEXT
-from support.peer import accepted, connected
+from support.peer import accepted, connected, is_receiving
 
 from simple_websocket import ConnectionClosed, Deflate, broadcast
 
@@ -223,6 +226,37 @@ def test_a_wrong_argument_sends_nothing(world, arguments, error):
     ws.send('the first')
     peer.expect(TEXT, b'the first')
     ws._link.abandon()
+
+
+def test_what_tcp_did_not_take_follows_while_somebody_receives(world, classes):
+    ws, peer = accepted(world, compression=None, **classes)
+    receiver = world.spawn(ws.receive)
+    world.wait_until(lambda: is_receiving(ws))
+    congest(world, ws, peer)
+    assert peer.read() == (BINARY, LARGE)
+    peer.send((PING, b'there?'))
+    peer.expect(PONG, b'there?')
+    assert broadcast([ws], 'again').sent == [ws]
+    peer.expect(TEXT, b'again')
+    peer.send((TEXT, b'done'))
+    assert receiver.join() == 'done'
+    ws._link.abandon()
+
+
+def test_who_waits_is_told_when_a_part_can_not_follow(world, classes):
+    """The broadcast finds out that TCP is broken, and not the waiting one."""
+    ws, peer = accepted(world, compression=None, **classes)
+    receiver = world.spawn(ws.receive)
+    world.wait_until(lambda: is_receiving(ws))
+
+    peer.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))
+    peer.close()
+    ws._link._unsent = b'the rest'  # as put_to_many() leaves it
+    with suppress(ConnectionClosed):
+        ws._link.go_on()
+    with pytest.raises(ConnectionClosed):
+        receiver.join()
+    assert ws.close_reason == 1006
 
 
 def test_nobody_is_told_nothing():

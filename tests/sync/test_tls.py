@@ -8,7 +8,7 @@ import ssl
 
 import pytest
 import trustme
-from support.frames import BINARY, PING, TEXT
+from support.frames import BINARY, PING, TEXT, fragments, wire
 from support.peer import Peer, environ_for, switching
 
 from simple_websocket import Client, ConnectionClosed, Server, broadcast
@@ -101,6 +101,28 @@ def test_sixteen_mebibytes_over_tls_in_both_directions(tls_end, world):
     sender = world.spawn(peer.send, (BINARY, data))
     assert ws.receive(20) == data
     sender.join(20)
+
+
+def test_both_ends_send_before_they_read_over_tls(tls_end, world):
+    """Who receives here makes room for what the peer sends, however much of ours it has
+    not read yet."""
+    ws, peer = tls_end(compression=None)
+    data = bytes(range(256)) * 65536
+    receiver = world.spawn(ws.receive)
+    sender = world.spawn(ws.send, data)
+    peer.send((BINARY, data))
+    assert peer.expect(BINARY) == data
+    assert receiver.join(20) == data
+    sender.join(20)
+
+
+@pytest.mark.parametrize('count', [10_000, 18_000])
+def test_of_a_record_of_tiny_frames_nothing_is_left_in_openssl(tls_end, world, count):
+    """Such frames are read in small bites, and a poll tells of none that is there."""
+    ws, peer = tls_end(compression=None, max_fragments=None)
+    receiver = world.spawn(ws.receive)
+    peer.send(wire(fragments(TEXT, *[b'x'] * count), peer.client))
+    assert receiver.join() == 'x' * count
 
 
 def test_senders_and_a_receiver_at_once_over_tls(tls_end, world):  # invariant 9
