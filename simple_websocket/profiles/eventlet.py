@@ -20,6 +20,7 @@ import greenlet
 
 from ..protocol import Protocol
 from .hub import HubLink
+from .link import bounded
 from .readers import Ear
 from .waker import Waker
 from .wire import Wire
@@ -172,7 +173,7 @@ class EventletLink(HubLink):
         waiting = [greenlet.getcurrent()]
         timer = None
         try:
-            timer = self._hub.schedule_call_global(timeout, _switch_to, waiting)
+            timer = self._hub.schedule_call_global(bounded(timeout), _switch_to, waiting)
             self._hub.switch()
         finally:
             waiting[:] = ()  # should nobody have got hold of the timer
@@ -204,7 +205,7 @@ class EventletLink(HubLink):
             self._timer.cancel()
             self._timer = None
         if deadline is not None:
-            delay = max(deadline - self.now(), 0)
+            delay = bounded(max(deadline - self.now(), 0))
             self._timer = self._hub.schedule_call_global(delay, self._on_time)
 
     def _release(self) -> None:
@@ -223,7 +224,7 @@ class Thread:
         self._green = eventlet.spawn(self._target)
 
     def join(self, timeout: float | None = None) -> None:
-        with eventlet.Timeout(timeout, False):
+        with eventlet.Timeout(bounded(timeout), False):
             self._green.wait()
 
 
@@ -253,7 +254,7 @@ class Event:
 
     def wait(self, timeout: float | None = None) -> bool:
         if not self._set:
-            with eventlet.Timeout(timeout, False):
+            with eventlet.Timeout(bounded(timeout), False):
                 self._event.wait()
         return self._set
 
@@ -272,7 +273,7 @@ def wait_for(fd: int, write: bool, timeout: float | None) -> bool:
             fd,
             read=not write,
             write=write,
-            timeout=None if timeout is None else max(timeout, 0),
+            timeout=None if timeout is None else bounded(max(timeout, 0)),
             timeout_exc=late,
         )
     except TimeoutError as error:

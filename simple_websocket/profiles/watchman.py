@@ -20,7 +20,6 @@ from __future__ import annotations
 import heapq
 import logging
 import os
-import select
 import selectors
 import time
 from collections import deque
@@ -82,7 +81,7 @@ class _Selector:
     """Readiness where there is no epoll; edges are replaced by short waits."""
 
     def __init__(self) -> None:
-        self._selector = selectors.DefaultSelector()
+        self._selector = original('selectors', 'DefaultSelector')()
         self._edges: set[int] = set()
 
     def set(self, fd: int, read: bool, write: bool, edge: bool) -> None:
@@ -107,6 +106,13 @@ class _Selector:
 
     def close(self) -> None:
         self._selector.close()
+
+
+def _make_poller() -> Any:
+    try:
+        return _Epoll()  # also where gevent has taken it out of the module
+    except AttributeError:
+        return _Selector()
 
 
 class Watchman:
@@ -146,7 +152,7 @@ class Watchman:
         #: ``due`` says the same.
         self._expected: deque[tuple[float, int]] = deque()
         self._deadlines: list[tuple[float, int]] = []
-        self._poller: Any = _Epoll() if hasattr(select, 'epoll') else _Selector()
+        self._poller = _make_poller()
         self._waker = Waker()
         self._poller.set(self._waker.fd, True, False, False)
         self._abandoned: deque[ThreadLink] = deque()

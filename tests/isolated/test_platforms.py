@@ -23,6 +23,20 @@ def wait_until(condition):
 '''
 
 
+def test_named_threads_wait_for_real_in_a_process_that_gevent_has_patched():
+    """gevent takes epoll out of ``select``, and the watchman has no hub."""
+    out = run(
+        '''
+from gevent import monkey; monkey.patch_all()
+from simple_websocket.profiles import watchman
+print(type(watchman._make_poller()).__name__)
+from gevent.selectors import GeventSelector
+print(isinstance(watchman._Selector()._selector, GeventSelector))
+'''
+    )
+    assert out == '_Epoll\nFalse\n'
+
+
 def run_without_epoll(code):
     return run(WITHOUT_EPOLL + textwrap.dedent(code))
 

@@ -25,7 +25,8 @@ class Alarm(TimeoutError):
 
 @pytest.fixture
 def alarm():
-    """Raises Alarm in this thread as soon as a condition holds."""
+    """Raises Alarm in this thread as soon as a condition holds, or does what else a
+    signal handler can do."""
 
     def raise_(*_):
         raise Alarm('enough')
@@ -33,7 +34,9 @@ def alarm():
     before = signal.signal(signal.SIGALRM, raise_)
     threads = []
 
-    def once(world, condition):
+    def once(world, condition, handler=raise_):
+        signal.signal(signal.SIGALRM, handler)
+
         def wait():
             world.wait_until(condition)
             signal.pthread_kill(main, signal.SIGALRM)
@@ -119,6 +122,44 @@ def test_a_wait_may_be_longer_than_the_kernel_can_count(world, classes, long):
     answering.join()
     assert ws.connected
     ws._link.abandon()
+
+
+@pytest.mark.only('eventlet')
+@pytest.mark.parametrize('long', [30 * 86400.0, 1e10, float('inf')])
+def test_a_hub_that_has_nothing_else_to_wait_for_bears_it(world, classes, long, monkeypatch):
+    """The time comes to its poll as it is."""
+    import eventlet.hubs
+
+    ws, peer = accepted(world, **classes)
+    hub = eventlet.hubs.get_hub()
+    wait = hub.wait
+    # Of those that were called off, the hub comes back when their time has come.
+    hub.timers[:] = [entry for entry in hub.timers if not entry[1].called]
+
+    def sleep(seconds):
+        if seconds > 3600:
+            peer.sock.send(peer.frame(TEXT, b'hello'))
+        wait(seconds)
+
+    monkeypatch.setattr(hub, 'wait', sleep)
+    assert ws.receive(long) == 'hello'
+    ws._link.abandon()
+
+
+@pytest.mark.only('threads')
+@pytest.mark.parametrize('timeout', [None, 30])
+def test_a_signal_handler_closes_what_it_has_interrupted(world, timeout, alarm):
+    """Who would read the peer's answer goes on when the handler is over."""
+    ws, peer = accepted(world, close_timeout=3600)
+    alarm(world, lambda: ws._link._blocked, lambda *_: ws.close(1001, 'bye'))
+    with pytest.raises(ConnectionClosed) as closed:
+        ws.receive(timeout)
+    assert (closed.value.reason, closed.value.message) == (1001, 'bye')
+    assert peer.expect_close(1001) == 'bye'
+    peer.send(peer.close_frame(1001))
+    peer.expect_eof()
+    peer.close()
+    world.settles_to(lambda: ws._link.finished, True)
 
 
 def test_the_kernel_is_asked_again_behind_its_longest_wait(monkeypatch):
