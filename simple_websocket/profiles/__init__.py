@@ -193,8 +193,8 @@ def _detect(injected: list[Any], sock: Any, client: bool) -> str:
     if world is not None:
         return world
     if client and sock is None:
-        return _patched() or _calling_hub() or 'threads'
-    hub = None if injected else _calling_hub(main=False)
+        return _patched() or calling_hub() or 'threads'
+    hub = None if injected else calling_hub(main=False)
     if hub is not None:
         warnings.warn(
             f'a plain blocking socket inside a {hub} hub: waiting on it '
@@ -240,7 +240,7 @@ def _patched() -> str | None:
     return None
 
 
-def _calling_hub(main: bool = True) -> str | None:
+def calling_hub(main: bool = True) -> str | None:
     """The green library whose hub this code runs in.
 
     :param main: whether a thread's main greenlet, of whose thread there is a

@@ -1,9 +1,11 @@
 """A call that an OS thread has made by the hub of another.
 
-The caller waits on a real lock while a greenlet of the hub's thread does what is
-asked.  It may leave before that is over: interrupted (Ctrl-C), or since its time is
-up while the hub is busy.  Then it has the errand recalled, which may not have begun,
-may wait, or be done: a message that it has fetched meanwhile is the next receiver's.
+The caller waits while a greenlet of the hub's thread does what is asked: on a real
+lock or, if it is a greenlet itself, in the hub of its own thread, which goes on and may
+run errands for the other.  It may leave before that is over: interrupted (Ctrl-C), or
+since its time is up while the hub is busy.  Then it has the errand recalled, which may
+not have begun, may wait, or be done: a message that it has fetched meanwhile is the
+next receiver's.
 """
 
 from __future__ import annotations
@@ -15,7 +17,9 @@ from weakref import ref
 
 from greenlet import getcurrent
 
+from . import calling_hub, get_profile
 from .originals import original
+from .waker import Waker
 
 #: Seconds beyond the caller's that a hub has, to get round to an errand: what is done
 #: in it keeps the timeout itself, and one of 0 still means to look.
@@ -65,6 +69,9 @@ class Errand:
         self._give_back = give_back
         self._lock = original('threading', 'Lock')()
         self._lock.acquire()
+        own = calling_hub(main=False)
+        self._wait_in_hub = None if own is None else get_profile(own).wait
+        self._waker = None if own is None else Waker()
         self._greenlet: Any = None
         self._result: Any = None
         self._error: BaseException | None = None
@@ -81,6 +88,8 @@ class Errand:
         finally:
             self._over = True
             self._lock.release()
+            if self._waker is not None:
+                self._waker.wake()
 
     def wait(self, timeout: float | None, is_there: Callable[[], Any]) -> bool:
         """Wait until it is done.
@@ -94,7 +103,7 @@ class Errand:
             timeout = max(timeout, 0) + _GRACE
         while True:
             interval = _LOOK_INTERVAL if timeout is None else min(timeout, _LOOK_INTERVAL)
-            if self._lock.acquire(True, interval):
+            if self._is_over_in(interval):
                 return True
             if timeout is not None:
                 timeout -= interval
@@ -102,6 +111,13 @@ class Errand:
                     return False
             if is_there() is None:
                 return False
+
+    def _is_over_in(self, seconds: float) -> bool:
+        if self._wait_in_hub is None or self._waker is None:
+            acquired: bool = self._lock.acquire(True, seconds)
+            return acquired
+        self._wait_in_hub(self._waker.fd, False, seconds)
+        return self._over
 
     def result(self) -> Any:
         """What came of it, raised or returned."""

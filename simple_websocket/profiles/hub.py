@@ -240,12 +240,14 @@ class HubLink(Link):
 
     def receive(self, timeout: float | None) -> Message | None:
         if self._get_ident() != self._home and not self.finished:
-            with suppress(Busy):
-                carried: Message | None = self._from_outside(
+            message: Message | None
+            try:
+                message = self._from_outside(
                     lambda: self.receive(timeout), timeout, self._give_back
                 )
-                return carried
-            return None
+            except Busy:
+                message = None
+            return message
         protocol = self.protocol
         if self._taken >= TURN:
             self._give_way()
@@ -498,12 +500,12 @@ class HubLink(Link):
                 if self._is_there() is None:
                     self._end_alone()
                 raise Busy(f'the hub had no time for it in {timeout} s')
+            return errand.result()
         except BaseException:
             errand.leave()
             if not self.finished:
                 self._call_home(errand.recall)
             raise
-        return errand.result()
 
     def _outside_in_time(self, function: Callable[[], None], timeout: float | None) -> None:
         """Something to be sent: the connection fails if the hub is too busy for it."""

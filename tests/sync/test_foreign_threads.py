@@ -195,6 +195,31 @@ def test_a_hub_whose_thread_has_ended_ends_its_connections(elsewhere, monkeypatc
 
 
 @pytest.mark.only('green')
+@pytest.mark.only('default-codec')
+def test_who_calls_from_a_hub_waits_in_it(elsewhere, world):
+    """The other hub is busy; it may be with a call into this one."""
+    ws, peer = elsewhere.ws, elsewhere.peer
+    elsewhere.order('be busy')
+    begun = world.Event()
+
+    def send():
+        begun.set()
+        ws.send('across')
+
+    sending = world.spawn(send)
+    assert begun.wait(5)
+    world.sleep(0.01)  # the others here go on meanwhile
+    assert not sending.done
+    elsewhere.order('go on')
+    sending.join()
+    peer.expect(TEXT, b'across')
+    receiving = world.spawn(ws.receive)
+    peer.send((TEXT, b'back'))
+    assert receiving.join() == 'back'
+    elsewhere.end()
+
+
+@pytest.mark.only('green')
 def test_a_message_that_nobody_is_there_to_take_is_given_back():
     """The caller has left when it had been fetched."""
     from simple_websocket.profiles.errand import Errand
