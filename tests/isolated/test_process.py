@@ -322,12 +322,14 @@ def test_ctrl_c_in_receive_leaves_the_connection_usable():
     assert out == 'interrupted\nTrue\n'
 
 
-def test_asyncio_is_imported_only_when_it_is_asked_for():
+@pytest.mark.parametrize('name', ['AioClient', 'AioServer', 'aiows', 'asgi'])
+def test_asyncio_is_imported_only_when_it_is_asked_for(name):
+    """The modules, too, are there without an import of their own, as in 1.x."""
     out = run(
-        '''
+        f'''
         import simple_websocket
         print('asyncio' in sys.modules)
-        simple_websocket.AioClient
+        simple_websocket.{name}
         print('asyncio' in sys.modules)
         '''
     )

@@ -442,6 +442,22 @@ def test_an_address_that_is_silent_leaves_time_for_the_next(world):
     ws._link.abandon()
 
 
+def test_the_log_names_the_server_and_no_secret(world, classes, caplog):
+    listener, port = world.listen()
+
+    def serve():
+        peer = Peer(world.closing(listener.accept()[0]), client=False)
+        peer.send(switching(peer.head()))
+
+    task = world.spawn(serve)
+    caplog.set_level('DEBUG')
+    ws = Client.connect(f'ws://user:secret@127.0.0.1:{port}/a?token=secret', **classes)
+    task.join()
+    (said,) = [record.getMessage() for record in caplog.records if 'connected' in record.message]
+    assert f'ws://127.0.0.1:{port}/a' in said and 'secret' not in said
+    ws._link.abandon()
+
+
 def test_an_address_of_a_family_that_the_system_has_not_is_passed_over(world):
     listener, port = world.listen()
 
