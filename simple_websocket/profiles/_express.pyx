@@ -301,8 +301,11 @@ cdef object wait_in_peace(object link):
 
 cdef int on_readable(object link) except -1:
     """``_on_readable`` of a ``HubLink``."""
-    if not hand_over(link):
-        long_reading(link)
+    try:
+        if not hand_over(link):
+            long_reading(link)
+    except BaseException as error:
+        link.raise_soon(error)  # see ``_step_of_hub``
 
 
 cdef bint is_over(object link) except -1:
@@ -393,8 +396,8 @@ cdef object begin_to_wait(object link):
         set_slot(link, VISITS, get(link, VISITS) + 1)
         set_slot(link, RECEIVING, True)
         set_slot(get(link, PROTOCOL), ANSWERING, False)
-        set_slot(link, WAITING, get(link, WAITING) + 1)
         set_slot(link, READER, PyThread_get_thread_ident())
+        set_slot(link, WAITING, get(link, WAITING) + 1)
         set_slot(link, BLOCKED, True)
         return decoder
     finally:
@@ -440,7 +443,12 @@ cdef object wait_in_recv(object link):
         return None
     try:
         try:
-            came = wait_and_decode(fileno_of(link)(), decoder, READ_SIZE)
+            while True:
+                try:
+                    came = wait_and_decode(fileno_of(link)(), decoder, READ_SIZE)
+                    break
+                except BlockingIOError:  # the application has given it a timeout since
+                    get(link, WIRE).be_blocking()
         except OSError as error:
             if not is_of_tcp(error):
                 raise  # a signal handler's

@@ -188,7 +188,7 @@ cdef class SharedPoll:
             if many:
                 look_ahead(links, index)
             if index >= 0 and self._reads(number(self._events[index]), links[index]):
-                read(links[index])
+                on_readable(links[index])
 
     cdef list _told(self, int count):
         """Who is meant, before any of them is called and may change who is there."""
@@ -249,14 +249,6 @@ cdef class SharedPoll:
         close(old)
         self.watch(epoll)
         self._watched = True
-
-
-cdef int read(object link) except -1:
-    try:
-        on_readable(link)
-    except BaseException as error:
-        # The hub would listen no more to what raised, and that is all of us.
-        link.raise_soon(error)
 
 
 cdef inline int number(epoll_event event) noexcept:

@@ -69,7 +69,7 @@ class Errand:
         self._give_back = give_back
         self._lock = original('threading', 'Lock')()
         self._lock.acquire()
-        own = calling_hub(main=False)
+        own = calling_hub()
         self._wait_in_hub = None if own is None else get_profile(own).wait
         self._waker = None if own is None else Waker()
         self._greenlet: Any = None
@@ -131,8 +131,11 @@ class Errand:
 
     def recall(self) -> None:
         """By the hub itself: whatever it calls behind this finds all of it undone."""
-        if self._over:
-            if self._result is not None:
-                self._give_back(self._result)
-        elif self._greenlet is not None:
+        if not self._over and self._greenlet is not None:
             self._greenlet.throw(_Recalled)
+        self.return_what_came()
+
+    def return_what_came(self) -> None:
+        """Give back what there is nobody any more to take."""
+        if self._over and self._result is not None:
+            self._give_back(self._result)

@@ -189,12 +189,18 @@ class HubLink(Link):
         return True
 
     def _on_readable(self, *_: Any) -> None:
-        self._guarded(super()._on_readable)
-        self._switch_out()
+        self._step_of_hub(super()._on_readable)
 
     def _on_writable(self, *_: Any) -> None:
-        self._guarded(super()._on_writable)
-        self._switch_out()
+        self._step_of_hub(super()._on_writable)
+
+    def _step_of_hub(self, step: Callable[[], None]) -> None:
+        """What a hub calls.  It calls nothing again that has raised."""
+        try:
+            self._guarded(step)
+            self._switch_out()
+        except BaseException as error:
+            self.raise_soon(error)
 
     def _on_time(self) -> None:
         """A timer has fired.  Clocks differ by a grain: when it was early, the
@@ -227,16 +233,24 @@ class HubLink(Link):
         back when it waits again.  Anything may have changed after each switch, so
         look afresh before the next."""
         while self._senders and (self.finished or self._senders[0][0] <= self._sent):
-            self._senders.pop(0)[1].switch(None)
+            self._resume(self._senders.pop(0)[1])
         if self._closers and self.protocol.state >= ENDED:
             waiting = [one for one in self._closers if self.finished or not one[1]]
             for one in waiting:
                 if one in self._closers:  # pragma: no branch (coverage is not back yet)
                     self._closers.remove(one)
-                    one[0].switch(None)
+                    self._resume(one[0])
         if self._receiver is not None and self._ready():
             greenlet, self._receiver = self._receiver, None
+            self._resume(greenlet)
+
+    def _resume(self, greenlet: Any) -> None:
+        """Switch to who waits.  Should it end by an exception, that comes out here: it
+        is the hub's to tell, and those behind it are still to be resumed."""
+        try:
             greenlet.switch(None)
+        except BaseException as error:
+            self.raise_soon(error)
 
     def receive(self, timeout: float | None) -> Message | None:
         if self._get_ident() != self._home and not self.finished:
@@ -260,7 +274,7 @@ class HubLink(Link):
                 self._taken += 1
             else:
                 message = self._wait_for_message(timeout)
-            if protocol.dirty or not self._reading:
+            if protocol.dirty or protocol.out or not self._reading:
                 self._make_room()
             return message
         except SimpleWebsocketError:
@@ -277,7 +291,7 @@ class HubLink(Link):
         """Let the others run: a peer that sends faster than the application
         receives would keep it from ever waiting."""
         self._taken = 0
-        if self._current() is not None:
+        if self._get_ident() == self._home and self._current() is not None:
             self._pause(0)
 
     def _ask(self) -> None:
@@ -287,8 +301,8 @@ class HubLink(Link):
             self._kick()
 
     def _make_room(self) -> None:
-        if not self.finished and not self.protocol.paused:
-            self._guarded(self._catch_up)
+        if not self.finished:
+            self._guarded(self._after if self.protocol.paused else self._catch_up)
             self._kick()
 
     def _catch_up(self) -> None:
@@ -369,6 +383,12 @@ class HubLink(Link):
         self._kick()
         self.wait_until_sent(mark, timeout)
 
+    def go_on(self) -> int:
+        try:
+            return super().go_on()
+        finally:
+            self._kick()  # others may have put something behind it
+
     def _put_off(self, opcode: int, payload: Payload) -> None:
         """Send behind the step that this call came in the middle of: it is a signal
         handler's or, once the link is finished, another thread's."""
@@ -411,6 +431,7 @@ class HubLink(Link):
             return
         deadline = None if timeout is None else self.now() + timeout
         entry = (mark, current)
+        self._senders = self._senders or []
         late: TimeoutError | None = None
         try:
             while True:  # see link.py
@@ -420,9 +441,8 @@ class HubLink(Link):
                 if left is not None and left <= 0:
                     late = TimeoutError(f'the peer did not take the message in {timeout} s')
                     raise late
-                if self._senders is None:
-                    self._senders = []
-                self._senders.append(entry)
+                if entry not in self._senders:
+                    self._senders.append(entry)
                 self._pause(left)
         except BaseException as error:
             if self._sent < mark:
@@ -503,8 +523,8 @@ class HubLink(Link):
             return errand.result()
         except BaseException:
             errand.leave()
-            if not self.finished:
-                self._call_home(errand.recall)
+            if self._is_there() is None or not self._call_home(errand.recall):
+                errand.return_what_came()
             raise
 
     def _outside_in_time(self, function: Callable[[], None], timeout: float | None) -> None:
@@ -529,6 +549,8 @@ class HubLink(Link):
 
     def _give_back(self, message: Message) -> None:
         self.protocol.input_buffer().appendleft(message)
+        if self._get_ident() == self._home:
+            self._kick()
 
     def abandon(self) -> None:
         with suppress(Exception):  # the hub may be gone; so is the process then

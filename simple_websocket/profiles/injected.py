@@ -260,8 +260,7 @@ class InjectedLink(LockedLink):
         self._handing = True
         message = self.protocol.take()
         self._handing = message is not None
-        if message is not None and not self._want[0] and not self.protocol.paused:
-            self.protocol.dirty = True  # there is room again
+        if message is not None and (self.protocol.dirty or self.protocol.out):
             self._guarded(self._catch_up)
         return message
 

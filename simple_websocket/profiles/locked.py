@@ -147,8 +147,17 @@ class LockedLink(Link):
     def _send_rest(self, timeout: float | None) -> None:
         with self._lock:
             mark = self._unsent_mark()
+            dropped = not self._unsent and (self._lost or self.finished)
             self._guarded(self._write_more)
+        if dropped:  # by who got in between
+            raise self._failed()
         self.wait_until_sent(mark, timeout)
+
+    def go_on(self) -> int:
+        mark = super().go_on()
+        if self._lost:
+            raise self._closed()
+        return mark
 
     def offer(
         self, opcode: int, payload: bytes, made: dict[Any, bytes], insist: bool

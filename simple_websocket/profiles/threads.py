@@ -118,10 +118,10 @@ class ThreadLink(LockedLink):
         self._guarded(self._settle)
 
     def close(self, payload: bytes, code: int, reason: str | None, wait: bool = True) -> None:
-        # A signal handler has interrupted the receiver, who alone reads: it goes on
-        # when the handler is over.
-        interrupted = self._blocked and self._reader == get_ident()
-        super().close(payload, code, reason, wait and not interrupted)
+        # Who alone reads, or keeps the time, goes on when this call is over: the receiver
+        # that a signal handler has interrupted, the watchman in whom the collector runs.
+        awaited = (self._reader if self._blocked else None, self._watchman.ident)
+        super().close(payload, code, reason, wait and get_ident() not in awaited)
 
     # -- receive ----------------------------------------------------------
 
@@ -154,8 +154,8 @@ class ThreadLink(LockedLink):
                         decoder = protocol.direct()
                     protocol.answering = False
                     risky = False
-                    self._waiting += 1
                     self._reader = get_ident()
+                    self._waiting += 1
                     self._blocked = True
                 if deadline is None and not self.wire.polled:
                     message = self._block(decoder, arrived)
@@ -178,6 +178,10 @@ class ThreadLink(LockedLink):
                         self._unblock()
                     if self.passed_over:
                         self._come_out()
+                except BaseException:
+                    if message is not None:
+                        self.protocol.input_buffer().appendleft(message)
+                    raise
                 finally:
                     self._receiving = False
 
@@ -201,9 +205,8 @@ class ThreadLink(LockedLink):
         message = self.protocol.take()
         if message is None:
             raise self._closed()
-        if self._adopted and not self._want[0] and not self.protocol.paused:
-            self.protocol.dirty = True  # there is room again
-            self._guarded(self._settle)
+        if self.protocol.dirty or self.protocol.out:  # there was a ping behind it, or is room
+            self._guarded(self._after)
         return message
 
     def _ask(self) -> None:
@@ -228,6 +231,10 @@ class ThreadLink(LockedLink):
         try:
             try:
                 wait_and_take(self.wire, decoder, READ_SIZE, arrived)
+            except BlockingIOError:
+                self.wire.be_blocking()  # the application has given it a timeout since
+                self._unblock()
+                return None
             except OSError as error:
                 if not is_of_tcp(error):
                     raise

@@ -145,6 +145,7 @@ class Watchman:
             return watchman
 
     def __init__(self) -> None:
+        self.ident: int | None = None  #: of its thread
         self._links: dict[int, ThreadLink] = {}
         self._round: dict[int, ThreadLink] = {}  #: those that are looked at
         #: When a link has to be attended to, and its descriptor: what is new, and a
@@ -195,6 +196,7 @@ class Watchman:
         self._waker.wake()
 
     def _run(self) -> None:
+        self.ident = original('threading', 'get_ident')()
         idle_since: float | None = None
         next_round = 0.0
         while True:

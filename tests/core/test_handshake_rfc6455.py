@@ -22,12 +22,12 @@ from simple_websocket.handshake import (
 OURS = ['chat', 'superchat']
 
 
-def answered(read):
+def answered(read, method='GET'):
     """What a server writes to a request, and the status."""
     try:
         request = read()
     except Rejected as rejected:
-        return rejection_response(rejected), rejected.status
+        return rejection_response(rejected, method), rejected.status
     chosen = choose_subprotocol(request.subprotocols, OURS)
     return accept_response(request, chosen, None), 101
 
@@ -36,10 +36,11 @@ def answered(read):
 def test_a_request_gets_its_answer_to_the_byte(row):
     status = int(row.answer[9:12])
     from_headers = answered(
-        lambda: request_from_headers(row.method, '/chat', row.version, row.pairs)
+        lambda: request_from_headers(row.method, '/chat', row.version, row.pairs), row.method
     )
     assert from_headers == (row.answer, status)
-    assert answered(lambda: request_from_environ(row.environ)) == (row.answer, status)
+    from_environ = answered(lambda: request_from_environ(row.environ), row.method)
+    assert from_environ == (row.answer, status)
 
 
 def test_the_accept_token_is_that_of_section_1_3():
@@ -50,7 +51,8 @@ def test_the_answers_are_complete_http():
     for row in REQUESTS:
         head, _, body = row.answer.partition(b'\r\n\r\n')
         fields = dict(line.split(b': ', 1) for line in head.split(b'\r\n')[1:])
-        assert int(fields.get(b'Content-Length', 0)) == len(body)
+        if row.method != 'HEAD':
+            assert int(fields.get(b'Content-Length', 0)) == len(body)
 
 
 def opened(row, pieces):

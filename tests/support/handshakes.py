@@ -153,7 +153,11 @@ REQUESTS = [
     *requests('4.2.1 (1)', 'HTTP/1.1 or higher', OPEN, {}, version='HTTP/1.2'),
     *(
         Request('4.2.1 (1)', 'the method is GET', {}, NOT_GET, method=method)
-        for method in ('POST', 'HEAD', 'PUT', 'OPTIONS', 'CONNECT', 'get', 'GET ')
+        for method in ('POST', 'PUT', 'OPTIONS', 'CONNECT', 'get', 'GET ')
+    ),
+    Request(
+        '4.2.1 (1)', 'the method is GET, and HEAD has no body', {},
+        NOT_GET.partition(b'\r\n\r\n')[0] + b'\r\n\r\n', method='HEAD',
     ),
     *(
         Request('4.2.1 (1)', 'HTTP/1.1 or higher', {}, OLD_HTTP, version=version)

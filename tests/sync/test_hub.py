@@ -253,3 +253,82 @@ def test_an_end_that_was_interrupted_behind_the_hub_is_begun_again(world):
     link.give_up()
     assert link.finished and not link._mailbox._users
     peer.expect_eof()
+
+
+# What ends by an exception that nobody catches: a hub has it come out of its switch
+
+
+def spawn_bare(world, function):
+    """A greenlet as the library makes it where nothing is to look after it."""
+    if world.name == 'gevent':
+        import gevent
+
+        gevent.spawn_raw(function)
+    else:
+        import eventlet
+
+        eventlet.spawn(function)
+
+
+def test_who_dies_of_the_end_keeps_nobody_from_being_told(world, capfd):
+    ws, peer = accepted(world, compression=None)
+    for _ in range(4):
+        spawn_bare(world, lambda: ws.send(LARGE))
+    receiver = world.spawn(ws.receive)
+    world.wait_until(lambda: len(ws._link._senders or ()) == 4 and ws._link._receiver)
+    peer.close()
+    with pytest.raises(ConnectionClosed):
+        receiver.join()
+    world.settles_to(lambda: list(ws._link._senders or ()), [])
+
+
+def test_who_dies_when_it_has_sent_does_not_hold_up_the_next(world, capfd):
+    ws, peer = accepted(world, compression=None)
+    sent = []
+
+    def send(number):
+        ws.send(LARGE)
+        sent.append(number)
+        raise RuntimeError(f'{number} is done')
+
+    for number in range(3):
+        spawn_bare(world, lambda number=number: send(number))
+    world.wait_until(lambda: len(ws._link._senders or ()) == 3)
+    for _ in range(3):
+        assert peer.read() == (BINARY, LARGE)
+    world.wait_until(lambda: sent == [0, 1, 2])
+    task = world.spawn(ws.send, LARGE)
+    assert peer.read() == (BINARY, LARGE)
+    task.join()
+    ws._link.abandon()
+
+
+def test_a_handler_that_dies_behind_a_message_leaves_the_others_their_ears(world, capfd):
+    ws, peer = accepted(world)
+    other, another = accepted(world)
+
+    def receive():
+        raise RuntimeError(ws.receive())
+
+    spawn_bare(world, receive)
+    world.wait_until(lambda: ws._link._receiver)
+    peer.send((TEXT, b'one'))
+    world.wait_until(lambda: ws._link._receiver is None)
+    for connection, end in ((ws, peer), (other, another)):
+        receiver = world.spawn(connection.receive)
+        end.send((TEXT, b'two'))
+        assert receiver.join() == 'two'
+        connection._link.abandon()
+
+
+def test_a_thread_that_takes_what_an_end_has_left_gives_nobody_way(world):
+    ws, peer = accepted(world, max_queue=3 * TURN)
+    peer.send(*[(TEXT, b'%d' % number) for number in range(2 * TURN)])
+    world.wait_until(lambda: len(ws.input_buffer) == 2 * TURN)
+    peer.close()
+    world.wait_until(lambda: ws._link.finished)
+
+    def take():
+        return [ws.receive() for _ in range(2 * TURN)]
+
+    assert world.real_thread(take).join() == [str(number) for number in range(2 * TURN)]

@@ -7,7 +7,15 @@ import zlib
 
 import pytest
 from support.frames import BINARY, CLOSE, PING, PONG, TEXT, frame
-from support.peer import Peer, accepted, both_ends, connected, environ_for, tcp_pair
+from support.peer import (
+    Peer,
+    accepted,
+    both_ends,
+    connected,
+    environ_for,
+    is_receiving,
+    tcp_pair,
+)
 
 from simple_websocket import ConnectionClosed, Deflate, Server, SimpleWebsocketError
 
@@ -342,6 +350,31 @@ def test_setting_the_event_wakes_a_receiver_harmlessly(end, world):
     assert not task.done
     peer.send((TEXT, b'still here'))
     assert task.join() == 'still here'
+
+
+def test_what_waits_behind_a_full_queue_has_its_turn_when_a_message_is_taken(end):
+    """A pong, room for what comes then: the application may be busy for long."""
+    ws, peer = end(max_queue=2)
+    peer.send(*[(TEXT, b'%d' % number) for number in range(3)], (PING, b'one'))
+    assert ws.receive(5) == '0'
+    peer.expect(PONG, b'one')
+    peer.send((PING, b'two'))
+    peer.expect(PONG, b'two')
+    peer.send(*[(TEXT, b'more')] * 4, (PING, b'three'), *[(TEXT, b'more')] * 9)
+    assert [ws.receive(5) for _ in range(4)] == ['1', '2', 'more', 'more']
+    peer.expect(PONG, b'three')
+    ws._link.abandon()
+
+
+@pytest.mark.only('threads')
+def test_a_timeout_that_a_clients_socket_gets_is_no_disconnect(world):  # A13
+    ws, peer = connected(world)
+    ws.sock.settimeout(0.02)
+    receiver = world.spawn(ws.receive)
+    world.wait_until(lambda: is_receiving(ws))
+    peer.send((TEXT, b'hello'))
+    assert receiver.join() == 'hello'
+    ws._link.abandon()
 
 
 def test_a_timeout_of_the_hosts_socket_is_no_disconnect(world, classes):  # A13
