@@ -17,7 +17,7 @@ import socket
 import ssl
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from . import client_handshake, deflate, handshake
 from .asgi import Conversation, Receive, Scope, Send, WebSocketASGI
@@ -304,8 +304,12 @@ class AioServer(AioBase):
         self.headers = headers
         link, rejected = self._answer('GET', '/', '1.1', headers, False)
         self._link = link
-        sock.setblocking(False)
-        await asyncio.get_running_loop().connect_accepted_socket(lambda: link, sock)
+        try:
+            sock.setblocking(False)
+            await asyncio.get_running_loop().connect_accepted_socket(lambda: link, sock)
+        except BaseException:
+            link.protocol.abort()
+            raise
         self._report(rejected)
 
     def _answer(
@@ -387,12 +391,22 @@ class _Opening(asyncio.Protocol):
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         self.result: asyncio.Future[AioLink] = loop.create_future()
+        self.result.add_done_callback(_retrieve)
+        self._transport: Any = None
         self._opening = opening
         self._make_link = make_link
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
+        self._transport = transport
         self._transport.write(self._opening.request())
+
+    def give_up(self, sock: Any) -> None:
+        """Nothing comes of it; the socket is the transport's, once there is one."""
+        self.result.cancel()
+        if self._transport is not None:
+            self._transport.abort()
+        else:
+            sock.close()
 
     def data_received(self, data: bytes) -> None:
         if self.result.done():
@@ -423,6 +437,28 @@ class _Opening(asyncio.Protocol):
             self._opening.receive_eof()
         except ConnectionError as error:
             self.result.set_exception(error)
+
+
+def _retrieve(result: asyncio.Future[Any]) -> None:
+    """Whoever has asked for it may have been cancelled: that is no error."""
+    if not result.cancelled():
+        result.exception()
+
+
+async def _in_time(task: asyncio.Task[None], seconds: float | None) -> None:
+    """Wait for a task; unlike Python 3.11's ``wait_for``, in another one as well, this
+    does not swallow that it is cancelled.
+
+    :raises asyncio.TimeoutError: when the time is over.
+    """
+    task.add_done_callback(_retrieve)
+    try:
+        done, _ = await asyncio.wait({task}, timeout=seconds)
+    finally:
+        task.cancel()
+    if not done:
+        raise asyncio.TimeoutError
+    task.result()
 
 
 class AioClient(AioBase):
@@ -561,7 +597,7 @@ class AioClient(AioBase):
                 tls['server_hostname'] = self._server_hostname or target.tls_name
             transport, _ = await loop.create_connection(lambda: opening, sock=sock, **tls)
         except BaseException:
-            sock.close()
+            opening.give_up(sock)
             raise
         try:
             return await opening.result
@@ -584,7 +620,7 @@ class AioClient(AioBase):
             try:
                 sock = socket.socket(family, kind, proto)
                 sock.setblocking(False)
-                await asyncio.wait_for(loop.sock_connect(sock, address), share)
+                await _in_time(loop.create_task(loop.sock_connect(sock, address)), share)
                 return sock
             except BaseException as error:
                 if sock is not None:  # else the system has none of that family

@@ -54,7 +54,12 @@ def take_over(request: Any, link: AioLink, ws: Any, status: int) -> None:
         connections[connection] = transport
 
         def on_lost(exc: BaseException | None) -> None:
-            connections.pop(connection, None)
+            # As aiohttp has it: a shutdown waits for the handler, not for TCP.
+            task = getattr(handler, '_task_handler', None)
+            if task is None or task.done():
+                connections.pop(connection, None)
+            else:
+                task.add_done_callback(lambda _: connections.pop(connection, None))
             handler.connection_lost(exc)
 
         link.on_lost = on_lost

@@ -20,6 +20,8 @@ from __future__ import annotations
 import asyncio
 import asyncio.selector_events
 import errno
+import os
+import socket
 import ssl
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
@@ -116,9 +118,23 @@ class TransportWire(Wire):
 
     def read(self, wanted: bool) -> None:
         """Have the transport read, or let TCP keep what the peer sends."""
-        transport = self.transport
-        if not self.closing and transport.is_reading() != wanted:
-            (transport.resume_reading if wanted else transport.pause_reading)()
+        source = self.source
+        if not self.closing and source.is_reading() != wanted:
+            (source.resume_reading if wanted else source.pause_reading)()
+
+    @property
+    def source(self) -> asyncio.ReadTransport:
+        """What is told to read or not: over TLS TCP itself.  Of what asyncio has
+        deciphered for who does not read, most is lost at the end of TCP."""
+        source: asyncio.ReadTransport = self._below or self.transport
+        return source
+
+    def let_go(self) -> None:
+        # In a forked child, whose loop shares the parent's poll: it is left alone.
+        tcp = getattr(getattr(self, 'sock', None), '_sock', None)
+        if isinstance(tcp, socket.socket):
+            with suppress(OSError):
+                os.close(tcp.detach())
 
     def shutdown_write(self) -> None:
         if self.transport.can_write_eof():
@@ -200,7 +216,7 @@ class AioLink(Link, asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.wire.attach(cast(asyncio.Transport, transport))
-        self._reading = self.wire.transport.is_reading()
+        self._reading = self.wire.source.is_reading()
         self._settle()
 
     def get_buffer(self, sizehint: int) -> memoryview:

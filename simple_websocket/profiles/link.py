@@ -555,7 +555,8 @@ def give_up(wire: Wire) -> None:
 def _leave_to_parent() -> None:
     for link in _live:
         if not link.finished:
-            link._orphan()
+            with suppress(Exception):  # the others must be left to the parent, too
+                link._orphan()
 
 
 if hasattr(os, 'register_at_fork'):  # pragma: no branch (Windows has no fork)

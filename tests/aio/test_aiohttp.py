@@ -313,6 +313,31 @@ async def test_the_application_shuts_down_with_open_connections():
     assert closed == [1001]
 
 
+async def test_the_end_of_the_application_waits_for_a_handler_whose_client_is_gone():
+    tidying, tidy = asyncio.Event(), asyncio.Event()
+    done = []
+
+    async def handler(request):
+        ws = await AioServer.accept(aiohttp=request)
+        async for _ in ws:
+            pass
+        tidying.set()
+        await tidy.wait()
+        done.append(True)
+
+    async with application(handler) as app:
+        there = await AioClient.connect(f'ws://127.0.0.1:{app.port}/')
+        await there.close()
+        await tidying.wait()
+        ending = asyncio.ensure_future(app.runner.cleanup())
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert not ending.done()
+        tidy.set()
+        await asyncio.wait_for(ending, 5)
+        assert done == [True]
+
+
 async def test_the_application_shuts_down_in_time_with_a_silent_peer():
     async def handler(request):
         ws = await AioServer.accept(aiohttp=request, close_timeout=0.05)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import socket
 import ssl
 from types import MappingProxyType
@@ -69,6 +70,62 @@ async def test_over_tls(server_context, client_context):
             await sending
         await ws.close(4000)
         assert (ws.close_reason, ws._link.wire.lost) == (4000, True)
+
+
+@pytest.mark.only('asyncio-loop')  # uvloop's TLS drops what it has held back at the end
+async def test_what_waits_over_tls_survives_the_end_of_tcp(server_context, client_context):
+    """It is more than asyncio hands on at once, of what it has deciphered."""
+    go_on, done = asyncio.Event(), asyncio.Event()
+
+    async def server(peer):
+        await peer.send(switching(await peer.head()))
+        await peer.send(*[(TEXT, b'%04d' % number + bytes(1000)) for number in range(40)])
+        await go_on.wait()
+        await peer.send(*[(TEXT, b'%04d' % number + bytes(1000)) for number in range(40, 190)])
+        await peer.send(peer.close_frame(4000))
+        peer.writer.close()  # and does not wait for the other end of TLS
+        done.set()
+
+    async with listening(server, ssl=server_context) as port:
+        url = f'wss://localhost:{port}'
+        ws = await AioClient.connect(url, ssl_context=client_context)
+        await until(lambda: ws._link.protocol.paused)
+        go_on.set()
+        await done.wait()
+        for _ in range(100):  # for what can come to have come
+            await asyncio.sleep(0)
+        got = []
+        with pytest.raises(ConnectionClosed) as closed:
+            while True:
+                got.append((await ws.receive(timeout=5))[:4])
+    assert got == [f'{number:04}' for number in range(190)]
+    assert closed.value.reason == 4000
+
+
+@pytest.mark.parametrize('secure', [False, True])
+async def test_whenever_it_is_cancelled_nothing_is_left(
+    server_context, client_context, secure, caplog
+):
+    """Turn by turn of the loop; a server that is silent ends no wait."""
+
+    async def silent(peer):
+        await peer.reader.read()
+
+    async with listening(silent, **({'ssl': server_context} if secure else {})) as port:
+        url = f'ws{"s" * secure}://localhost:{port}'
+        options = {'ssl_context': client_context} if secure else {}
+        before = fds()
+        for turns in range(40):
+            task = asyncio.ensure_future(AioClient.connect(url, open_timeout=60, **options))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await asyncio.wait_for(task, 5)
+            del task
+        gc.collect()
+        await until(lambda: fds() <= before)
+    assert not [r for r in caplog.records if 'never retrieved' in r.getMessage()]
 
 
 async def test_tls_that_a_peer_ends_is_1006(server_context, client_context):

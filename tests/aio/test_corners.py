@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import socket
 import ssl
 import struct
@@ -100,6 +101,14 @@ class TestClient:
         async with listening(serve) as port:
             with pytest.raises(ConnectionError, match='unknown parameter x'):
                 await AioClient.connect(f'ws://127.0.0.1:{port}')
+
+    async def test_a_socket_that_is_none_is_an_error_and_no_more(self):
+        sock = socket.socket()
+        sock.close()
+        with pytest.raises(OSError):
+            await AioServer.accept(sock=sock, headers=HEADERS)
+        gc.collect()
+        await asyncio.sleep(0)
 
     async def test_tcp_that_gives_up_first_says_so(self, monkeypatch):
         async def give_up(*arguments, **options):

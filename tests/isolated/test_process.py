@@ -240,6 +240,48 @@ def test_a_forked_child_leaves_the_connection_alone(profile):  # D5
     assert out == 'intact\n'
 
 
+def test_a_forked_child_leaves_those_of_asyncio_and_all_others_alone():  # D5
+    out = run(
+        '''
+        import asyncio, gc, os, warnings
+        warnings.simplefilter('ignore')
+        from simple_websocket import AioClient, Client, ConnectionClosed
+        def then(peer):
+            assert peer.expect(1) == b'from the parent'
+            peer.expect_close(1000)
+            peer.send(peer.close_frame(1000))
+        async def main():
+            aio = [await AioClient.connect(start(then)) for _ in range(2)]
+            sync = Client.connect(start(then))
+            numbers = [ws.sock.fileno() for ws in (*aio, sync)]
+            child = os.fork()
+            if child == 0:
+                try:
+                    assert not any(ws.connected for ws in (*aio, sync))
+                    for number in numbers:
+                        try:
+                            os.fstat(number)
+                        except OSError:
+                            continue
+                        os._exit(3)
+                    os._exit(0)
+                except BaseException:
+                    import traceback; traceback.print_exc()
+                    os._exit(4)
+            _, status = os.waitpid(child, 0)
+            assert status == 0, status
+            for ws in aio:
+                await ws.send('from the parent')
+                await ws.close()
+            sync.send('from the parent')
+            sync.close()
+            print('intact')
+        asyncio.run(main())
+        '''
+    )
+    assert out == 'intact\n'
+
+
 @pytest.mark.parametrize('profile', ['threads', 'gevent', 'eventlet'])
 def test_a_child_can_connect_by_itself(profile):
     # Which monkey-patching would do.
