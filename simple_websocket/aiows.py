@@ -12,18 +12,18 @@ from other threads or loops are not supported (use
 from __future__ import annotations
 
 import asyncio
-import errno
 import socket
 import ssl
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from . import client_handshake, deflate, handshake
+from .aiodial import AioDial
 from .asgi import Conversation, Receive, Scope, Send, WebSocketASGI
 from .close_codes import NORMAL_CLOSURE, close_payload
 from .codec import TEXT
-from .connection import Connection, encode_message, name_the_host
+from .connection import Connection, encode_message
 from .errors import ConnectionError
 from .options import Headers, Options, Origins, Subprotocols, check_timeout
 from .profiles.aio import AioLink
@@ -373,94 +373,6 @@ def _check_socket(sock: Any) -> None:
         raise TypeError(f'sock must be a socket.socket, not {sock!r}')
 
 
-class _Opening(asyncio.Protocol):
-    """The client's opening handshake (RFC 6455 section 4.1) on a transport.
-
-    The transport gets its next protocol in the very call that brought the end
-    of the response, so no byte and no event can fall in between.
-
-    :param opening: the handshake.
-    :param make_link: makes the link of the connection; it may raise.
-    :param loop: the running event loop.
-    """
-
-    def __init__(
-        self,
-        opening: client_handshake.ClientHandshake,
-        make_link: Callable[[client_handshake.Response], AioLink],
-        loop: asyncio.AbstractEventLoop,
-    ) -> None:
-        self.result: asyncio.Future[AioLink] = loop.create_future()
-        self.result.add_done_callback(_retrieve)
-        self._transport: Any = None
-        self._opening = opening
-        self._make_link = make_link
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport
-        self._transport.write(self._opening.request())
-
-    def give_up(self, sock: Any) -> None:
-        """Nothing comes of it; the socket is the transport's, once there is one."""
-        self.result.cancel()
-        if self._transport is not None:
-            self._transport.abort()
-        else:
-            sock.close()
-
-    def data_received(self, data: bytes) -> None:
-        if self.result.done():
-            return
-        try:
-            response = self._opening.receive(data)
-            if response is None:
-                return
-            link = self._make_link(response)
-        except Exception as error:
-            self.result.set_exception(error)
-            return
-        self._transport.set_protocol(link)
-        link.connection_made(self._transport)
-        if response.leftover:
-            link.data_received(response.leftover)
-        self.result.set_result(link)
-
-    def eof_received(self) -> None:
-        self.connection_lost(None)
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        if self.result.done():
-            return
-        try:
-            if exc is not None:
-                raise ConnectionError(None, f'the handshake failed: {exc}') from exc
-            self._opening.receive_eof()
-        except ConnectionError as error:
-            self.result.set_exception(error)
-
-
-def _retrieve(result: asyncio.Future[Any]) -> None:
-    """Whoever has asked for it may have been cancelled: that is no error."""
-    if not result.cancelled():
-        result.exception()
-
-
-async def _in_time(task: asyncio.Task[None], seconds: float | None) -> None:
-    """Wait for a task; unlike Python 3.11's ``wait_for``, in another one as well, this
-    does not swallow that it is cancelled.
-
-    :raises asyncio.TimeoutError: when the time is over.
-    """
-    task.add_done_callback(_retrieve)
-    try:
-        done, _ = await asyncio.wait({task}, timeout=seconds)
-    finally:
-        task.cancel()
-    if not done:
-        raise asyncio.TimeoutError
-    task.result()
-
-
 class AioClient(AioBase):
     """A WebSocket connection to a server.
 
@@ -517,20 +429,21 @@ class AioClient(AioBase):
         self.url = url
         self._target = client_handshake.parse_url(url)
         compression = self._options.compression
-        self._opening = client_handshake.ClientHandshake(
+        opening = client_handshake.ClientHandshake(
             self._target,
             subprotocols,
             headers,
             deflate.offer(compression) if compression else None,
         )
-        self.subprotocols = self._opening.subprotocols
+        self.subprotocols = opening.subprotocols
         if ssl_context is not None and not isinstance(ssl_context, ssl.SSLContext):
             raise TypeError(f'ssl_context must be an ssl.SSLContext, not {ssl_context!r}')
         if sock is not None:
             _check_socket(sock)
-        self._ssl_context = ssl_context
-        self._sock = sock
-        self._server_hostname = server_hostname
+        self._dial = AioDial(
+            self._target, opening, self._options.open_timeout,
+            sock, ssl_context, server_hostname,
+        )  # fmt: skip
 
     @classmethod
     async def connect(
@@ -576,59 +489,12 @@ class AioClient(AioBase):
     async def _start(self) -> None:
         timeout = self._options.open_timeout
         try:
-            self._link = await asyncio.wait_for(self._dial(), timeout)
+            self._link = await asyncio.wait_for(self._dial.link(self._make_link), timeout)
         except asyncio.TimeoutError as error:
             if error.args:  # ETIMEDOUT: TCP gave up before us
                 raise
             raise TimeoutError('the connection was not open within open_timeout') from None
         self._options.logger.debug('connected %s to %s', self, self._target)
-
-    async def _dial(self) -> AioLink:
-        """DNS, TCP to the first address that answers, TLS, HTTP."""
-        loop = asyncio.get_running_loop()
-        target = self._target
-        opening = _Opening(self._opening, self._make_link, loop)
-        sock = self._sock or await self._connect(loop)
-        tls: dict[str, Any] = {}
-        try:
-            sock.setblocking(False)
-            if target.secure:
-                tls['ssl'] = self._ssl_context or ssl.create_default_context()
-                tls['server_hostname'] = self._server_hostname or target.tls_name
-            transport, _ = await loop.create_connection(lambda: opening, sock=sock, **tls)
-        except BaseException:
-            opening.give_up(sock)
-            raise
-        try:
-            return await opening.result
-        except BaseException:
-            transport.abort()
-            raise
-
-    async def _connect(self, loop: asyncio.AbstractEventLoop) -> socket.socket:
-        """TCP.  An address that is silent gets its share of the time, as in ``Dial``."""
-        timeout, began = self._options.open_timeout, loop.time()
-        first_error: BaseException | None = None
-        host, port = self._target.host, self._target.port
-        with name_the_host(host):
-            addresses = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        for place, (family, kind, proto, _, address) in enumerate(addresses):
-            share = None
-            if timeout is not None:
-                share = (began + timeout - loop.time()) / (len(addresses) - place)
-            sock = None
-            try:
-                sock = socket.socket(family, kind, proto)
-                sock.setblocking(False)
-                await _in_time(loop.create_task(loop.sock_connect(sock, address)), share)
-                return sock
-            except BaseException as error:
-                if sock is not None:  # else the system has none of that family
-                    sock.close()
-                if not isinstance(error, (OSError, asyncio.TimeoutError)):
-                    raise
-                first_error = first_error or error
-        raise first_error or OSError(errno.EHOSTUNREACH, f'{host} has no address')
 
     def _make_link(self, response: client_handshake.Response) -> AioLink:
         loop = asyncio.get_running_loop()

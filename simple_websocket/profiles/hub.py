@@ -17,7 +17,7 @@ Close, TLS) goes the way that this file describes, through ``Link`` and the queu
 of the protocol.
 
 A hub belongs to an OS thread.  Calls from any other are carried over: they
-run in a greenlet of the hub's thread while the caller waits on a real lock.
+run in a greenlet of the hub's thread while the caller waits (``errand.py``).
 
 Inside means: between two switches.  A signal handler can interrupt us there
 and call ``send`` itself; then the frame is put behind ours by whoever it

@@ -21,7 +21,7 @@ from support.peer import switching
 from websockets.asyncio.client import connect
 
 from simple_websocket import AioClient, AioServer, ConnectionClosed, ConnectionError
-from simple_websocket.aiows import _Opening
+from simple_websocket.aiodial import Opening
 from simple_websocket.client_handshake import ClientHandshake, parse_url
 from simple_websocket.profiles.aio import AioLink
 from simple_websocket.takeover import Husk
@@ -133,7 +133,7 @@ class TestClient:
 
     async def test_what_comes_behind_a_bad_answer_changes_nothing(self):
         made = []
-        opening = _Opening(
+        opening = Opening(
             ClientHandshake(parse_url('ws://a')), made.append, asyncio.get_running_loop()
         )
         for _ in range(2):

@@ -26,7 +26,7 @@ LAYERS = (
     ('client_handshake', 'environ', 'protocol'),
     ('profiles', 'hosts', 'options'),
     ('connection', 'dial'),
-    ('asgi', 'takeover'),
+    ('aiodial', 'asgi', 'takeover'),
     ('ws', 'aiows'),
     ('broadcast', 'wsgi'),
     ('__init__',),

@@ -1,0 +1,190 @@
+"""How an asyncio client gets from a URL to an open connection: ``dial``'s twin.
+
+The loop makes transports of sockets, and speaks TLS.  Whatever is cancelled, in
+whichever of its turns, leaves no descriptor and no error that nobody asks for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+import ssl
+from collections.abc import Callable
+from typing import Any
+
+from .client_handshake import URL, ClientHandshake, Response
+from .connection import name_the_host
+from .errors import ConnectionError
+from .profiles.aio import AioLink
+
+MakeLink = Callable[[Response], AioLink]
+
+
+class AioDial:
+    """Opens a client's connection.
+
+    :param target: where to.
+    :param opening: the handshake.
+    :param open_timeout: seconds that the caller gives it, of which each address has a
+                         share; None for no limit.
+    :param sock: a connected socket to use; None to make one.
+    :param context: for TLS; None for one that verifies.
+    :param server_hostname: the name that the certificate has to be for; None for the
+                            URL's.
+    """
+
+    def __init__(
+        self,
+        target: URL,
+        opening: ClientHandshake,
+        open_timeout: float | None,
+        sock: Any,
+        context: ssl.SSLContext | None,
+        server_hostname: str | None,
+    ) -> None:
+        self._target = target
+        self._opening = opening
+        self._open_timeout = open_timeout
+        self._sock = sock
+        self._context = context
+        self._server_hostname = server_hostname
+
+    async def link(self, make_link: MakeLink) -> AioLink:
+        """DNS, TCP to the first address that answers, TLS, HTTP.
+
+        :param make_link: makes the link of the connection; it may raise.
+        """
+        loop = asyncio.get_running_loop()
+        target = self._target
+        opening = Opening(self._opening, make_link, loop)
+        sock = self._sock or await self._connect(loop)
+        tls: dict[str, Any] = {}
+        try:
+            sock.setblocking(False)
+            if target.secure:
+                tls['ssl'] = self._context or ssl.create_default_context()
+                tls['server_hostname'] = self._server_hostname or target.tls_name
+            transport, _ = await loop.create_connection(lambda: opening, sock=sock, **tls)
+        except BaseException:
+            opening.give_up(sock)
+            raise
+        try:
+            return await opening.result
+        except BaseException:
+            transport.abort()
+            raise
+
+    async def _connect(self, loop: asyncio.AbstractEventLoop) -> socket.socket:
+        """TCP.  An address that is silent gets its share of the time, as in ``Dial``."""
+        began = loop.time()
+        first_error: BaseException | None = None
+        host, port = self._target.host, self._target.port
+        with name_the_host(host):
+            addresses = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        for place, (family, kind, proto, _, address) in enumerate(addresses):
+            share = None
+            if self._open_timeout is not None:
+                left = began + self._open_timeout - loop.time()
+                share = left / (len(addresses) - place)
+            sock = None
+            try:
+                sock = socket.socket(family, kind, proto)
+                sock.setblocking(False)
+                await _in_time(loop.create_task(loop.sock_connect(sock, address)), share)
+                return sock
+            except BaseException as error:
+                if sock is not None:  # else the system has none of that family
+                    sock.close()
+                if not isinstance(error, (OSError, asyncio.TimeoutError)):
+                    raise
+                first_error = first_error or error
+        raise first_error or OSError(errno.EHOSTUNREACH, f'{host} has no address')
+
+
+class Opening(asyncio.Protocol):
+    """The client's opening handshake (RFC 6455 section 4.1) on a transport.
+
+    The transport gets its next protocol in the very call that brought the end
+    of the response, so no byte and no event can fall in between.
+
+    :param opening: the handshake.
+    :param make_link: makes the link of the connection; it may raise.
+    :param loop: the running event loop.
+    """
+
+    def __init__(
+        self,
+        opening: ClientHandshake,
+        make_link: MakeLink,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self.result: asyncio.Future[AioLink] = loop.create_future()
+        self.result.add_done_callback(_retrieve)
+        self._transport: Any = None
+        self._opening = opening
+        self._make_link = make_link
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport
+        self._transport.write(self._opening.request())
+
+    def give_up(self, sock: Any) -> None:
+        """Nothing comes of it; the socket is the transport's, once there is one."""
+        self.result.cancel()
+        if self._transport is not None:
+            self._transport.abort()
+        else:
+            sock.close()
+
+    def data_received(self, data: bytes) -> None:
+        if self.result.done():
+            return
+        try:
+            response = self._opening.receive(data)
+            if response is None:
+                return
+            link = self._make_link(response)
+        except Exception as error:
+            self.result.set_exception(error)
+            return
+        self._transport.set_protocol(link)
+        link.connection_made(self._transport)
+        if response.leftover:
+            link.data_received(response.leftover)
+        self.result.set_result(link)
+
+    def eof_received(self) -> None:
+        self.connection_lost(None)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        if self.result.done():
+            return
+        try:
+            if exc is not None:
+                raise ConnectionError(None, f'the handshake failed: {exc}') from exc
+            self._opening.receive_eof()
+        except ConnectionError as error:
+            self.result.set_exception(error)
+
+
+def _retrieve(result: asyncio.Future[Any]) -> None:
+    """Whoever has asked for it may have been cancelled: that is no error."""
+    if not result.cancelled():
+        result.exception()
+
+
+async def _in_time(task: asyncio.Task[None], seconds: float | None) -> None:
+    """Wait for a task; unlike Python 3.11's ``wait_for``, in another one as well, this
+    does not swallow that it is cancelled.
+
+    :raises asyncio.TimeoutError: when the time is over.
+    """
+    task.add_done_callback(_retrieve)
+    try:
+        done, _ = await asyncio.wait({task}, timeout=seconds)
+    finally:
+        task.cancel()
+    if not done:
+        raise asyncio.TimeoutError
+    task.result()
