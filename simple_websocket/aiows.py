@@ -328,7 +328,7 @@ class AioServer(AioBase):
                 raise handshake.Rejected(400, str(error)) from error
         except handshake.Rejected as rejected:
             protocol = self._options.protocol(False, loop.time, None)
-            protocol.refuse(handshake.rejection_response(rejected))
+            protocol.refuse(handshake.rejection_response(rejected, method))
             return AioLink(protocol, loop), rejected
         self.subprotocol = self.choose_subprotocol(request) or None
         response = handshake.accept_response(request, self.subprotocol, extension)

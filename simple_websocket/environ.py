@@ -71,7 +71,6 @@ _ALIKE = {
     )
 }  # fmt: skip
 
-
 #: Characters of them that are worth being remembered: peers say how many there are.
 _MEMORABLE = 1000
 
@@ -94,8 +93,8 @@ def request_from_environ(environ: Mapping[str, Any]) -> UpgradeRequest:
         short = len(''.join(filter(None, given))) <= _MEMORABLE
     except TypeError:  # one is no string
         short = False
-    validate = _validate_alike if short else _validate_alike.__wrapped__
-    subprotocols, extensions, host = validate(*given)
+    read = _validate_alike if short else _validate_alike.__wrapped__
+    subprotocols, extensions, host = read(*given)
     return _EnvironRequest(
         environ,
         subprotocols=subprotocols.copy(),

@@ -1,8 +1,8 @@
 """A call that an OS thread has made by the hub of another.
 
 The caller waits while a greenlet of the hub's thread does what is asked: on a real
-lock or, if it is a greenlet itself, in the hub of its own thread, which goes on and may
-run errands for the other.  It may leave before that is over: interrupted (Ctrl-C), or
+lock or, where its own thread has a hub, in that, which goes on and may run errands for
+the other.  It may leave before that is over: interrupted (Ctrl-C), or
 since its time is up while the hub is busy.  Then it has the errand recalled, which may
 not have begun, may wait, or be done: a message that it has fetched meanwhile is the
 next receiver's.

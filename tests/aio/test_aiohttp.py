@@ -313,6 +313,21 @@ async def test_the_application_shuts_down_with_open_connections():
     assert closed == [1001]
 
 
+async def test_the_answer_to_head_has_no_body():
+    """aiohttp gives HEAD to the route of GET."""
+
+    async def handler(request):
+        with pytest.raises(ConnectionError):
+            await AioServer.accept(aiohttp=request)
+        return web.Response()
+
+    async with application(handler) as app:
+        peer = await raw(app.port, method='HEAD')
+        response = await peer.reader.read()
+        assert response.startswith(b'HTTP/1.1 405 ') and response.endswith(b'\r\n\r\n')
+        await peer.close()
+
+
 async def test_the_end_of_the_application_waits_for_a_handler_whose_client_is_gone():
     tidying, tidy = asyncio.Event(), asyncio.Event()
     done = []
