@@ -419,8 +419,6 @@ class HubLink(Link):
             if self._deferred:
                 self._do_deferred()
             self._inside = False
-            if self.finished:
-                self._kick()
 
     def wait_until_sent(self, mark: int, timeout: float | None) -> None:
         if self._get_ident() != self._home and not self.finished:
