@@ -1,12 +1,13 @@
 """Who may connect: a token (401) and the page's origin (403), before the upgrade.
 
     pip install simple-websocket flask
-    python auth_and_origin.py           ws://127.0.0.1:5000/private?token=sesame
-    PORT=8000 python auth_and_origin.py   another port
+    python auth_and_origin.py           ws://127.0.0.1:8000/private?token=sesame
+    PORT=9000 python auth_and_origin.py   another port
 
 Browsers send no headers of your choice with a WebSocket, but cookies and the
-query string; and they do not keep other sites' pages from connecting, with
-the cookies of your users: therefore origins=.
+query string, which ends up in access logs: let such a token be short-lived. And
+they do not keep other sites' pages from connecting, with the cookies of your
+users: hence origins=.
 """
 
 import hmac
@@ -36,4 +37,4 @@ def private():
 
 
 if __name__ == '__main__':
-    app.run('127.0.0.1', int(os.environ.get('PORT', 5000)))
+    app.run('127.0.0.1', int(os.environ.get('PORT', 8000)))

@@ -1,9 +1,9 @@
 """A client: sends what is typed, line by line, and prints what comes back.
 
     pip install simple-websocket
-    python client.py ws://127.0.0.1:5000/echo
+    python client.py ws://127.0.0.1:8000/echo
 
-One thread may receive while another sends. What comes behind close() is discarded:
+One thread may receive while another sends. What arrives after close() is discarded,
 so the end of the input (Ctrl-D) closes only when each line has got its answer.
 """
 
@@ -20,7 +20,7 @@ def show(ws, answers):
     print(f'closed: {ws.close_reason} {ws.close_message or ""}'.rstrip(), flush=True)
 
 
-def main(url='ws://127.0.0.1:5000/echo'):
+def main(url='ws://127.0.0.1:8000/echo'):
     with Client.connect(url, ping_interval=25, max_message_size=2**20) as ws:
         answers, owed = threading.Semaphore(0), 0
         reader = threading.Thread(target=show, args=(ws, answers), daemon=True)

@@ -1,8 +1,8 @@
 """Echo on asyncio, inside an aiohttp application.
 
     pip install simple-websocket aiohttp
-    python echo_aiohttp.py              ws://127.0.0.1:5000/echo
-    PORT=8000 python echo_aiohttp.py    another port
+    python echo_aiohttp.py              ws://127.0.0.1:8000/echo
+    PORT=9000 python echo_aiohttp.py    another port
 """
 
 import os
@@ -23,4 +23,4 @@ app = web.Application()
 app.add_routes([web.get('/echo', echo)])
 
 if __name__ == '__main__':
-    web.run_app(app, host='127.0.0.1', port=int(os.environ.get('PORT', 5000)))
+    web.run_app(app, host='127.0.0.1', port=int(os.environ.get('PORT', 8000)))

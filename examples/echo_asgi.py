@@ -1,8 +1,8 @@
 """Echo on asyncio, as an ASGI application; here on uvicorn.
 
     pip install simple-websocket uvicorn wsproto
-    uvicorn --port 5000 echo_asgi:app       ws://127.0.0.1:5000/
-    PORT=8000 python echo_asgi.py           the same, at another port
+    uvicorn --port 8000 echo_asgi:app       ws://127.0.0.1:8000/
+    PORT=9000 python echo_asgi.py           the same, at another port
 
 uvicorn itself needs a WebSocket library: wsproto, which is here already.
 """
@@ -27,5 +27,5 @@ async def app(scope, receive, send):
 if __name__ == '__main__':
     import uvicorn
 
-    port = int(os.environ.get('PORT', 5000))
+    port = int(os.environ.get('PORT', 8000))
     uvicorn.run(app, host='127.0.0.1', port=port, ws='wsproto', lifespan='off')

@@ -1,8 +1,8 @@
 """Echo with Flask on eventlet's WSGI server: a green thread for each connection.
 
-    pip install simple-websocket[eventlet] flask
-    python echo_flask_eventlet.py               ws://127.0.0.1:5000/echo
-    PORT=8000 python echo_flask_eventlet.py     another port
+    pip install 'simple-websocket[eventlet]' flask
+    python echo_flask_eventlet.py               ws://127.0.0.1:8000/echo
+    PORT=9000 python echo_flask_eventlet.py     another port
 
 eventlet.websocket is not used, nor is monkey-patching needed (unless other
 things that the application does would block).
@@ -29,7 +29,7 @@ def echo():
 
 
 if __name__ == '__main__':
-    listener = eventlet.listen(('127.0.0.1', int(os.environ.get('PORT', 5000))))
+    listener = eventlet.listen(('127.0.0.1', int(os.environ.get('PORT', 8000))))
     server = eventlet.spawn(eventlet.wsgi.server, listener, app)
     with suppress(KeyboardInterrupt):  # called directly, it waits for every connection
         server.wait()

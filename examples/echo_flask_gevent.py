@@ -1,8 +1,8 @@
 """Echo with Flask on gevent's pywsgi: a greenlet for each connection.
 
-    pip install simple-websocket[gevent] flask
-    python echo_flask_gevent.py             ws://127.0.0.1:5000/echo
-    PORT=8000 python echo_flask_gevent.py   another port
+    pip install 'simple-websocket[gevent]' flask
+    python echo_flask_gevent.py             ws://127.0.0.1:8000/echo
+    PORT=9000 python echo_flask_gevent.py   another port
 
 gevent's own WebSocket add-ons are not needed, nor is monkey-patching (unless
 other things that the application does would block).
@@ -29,6 +29,6 @@ def echo():
 
 
 if __name__ == '__main__':
-    server = WSGIServer(('127.0.0.1', int(os.environ.get('PORT', 5000))), app)
+    server = WSGIServer(('127.0.0.1', int(os.environ.get('PORT', 8000))), app)
     gevent.signal_handler(signal.SIGINT, server.stop, 1)  # Ctrl-C
     server.serve_forever()

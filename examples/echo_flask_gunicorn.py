@@ -1,8 +1,8 @@
 """Echo with Flask on gunicorn, with threads or with greenlets.
 
     pip install simple-websocket flask gunicorn gevent
-    gunicorn -b 127.0.0.1:5000 --threads 100 echo_flask_gunicorn:app
-    gunicorn -b 127.0.0.1:5000 -k gevent echo_flask_gunicorn:app
+    gunicorn -b 127.0.0.1:8000 --threads 100 echo_flask_gunicorn:app
+    gunicorn -b 127.0.0.1:8000 -k gevent echo_flask_gunicorn:app
     python echo_flask_gunicorn.py           the first, with PORT from the environment
 
 With threads each connection takes one for as long as it lasts; greenlets
@@ -30,7 +30,7 @@ def echo():
 
 if __name__ == '__main__':
     os.chdir(os.path.dirname(os.path.abspath(__file__)))
-    address = f'127.0.0.1:{os.environ.get("PORT", 5000)}'
+    address = f'127.0.0.1:{os.environ.get("PORT", 8000)}'
     options = ['-b', address, '--threads', '100', '--graceful-timeout', '1']
     gunicorn = [sys.executable, '-m', 'gunicorn', *options, 'echo_flask_gunicorn:app']
     os.execv(sys.executable, gunicorn)

@@ -1,8 +1,8 @@
 """Echo with Flask, on the server that comes with it (Werkzeug, threads).
 
     pip install simple-websocket flask
-    python echo_flask_werkzeug.py               ws://127.0.0.1:5000/echo
-    PORT=8000 python echo_flask_werkzeug.py     another port
+    python echo_flask_werkzeug.py               ws://127.0.0.1:8000/echo
+    PORT=9000 python echo_flask_werkzeug.py     another port
 
 Also with `flask --app echo_flask_werkzeug run`, also in debug mode.
 """
@@ -25,4 +25,4 @@ def echo():
 
 
 if __name__ == '__main__':
-    app.run('127.0.0.1', int(os.environ.get('PORT', 5000)))
+    app.run('127.0.0.1', int(os.environ.get('PORT', 8000)))

@@ -1,8 +1,8 @@
 """Echo with no framework: a plain WSGI application, here on gevent's pywsgi.
 
-    pip install simple-websocket[gevent]
-    python echo_wsgi.py             ws://127.0.0.1:5000/echo
-    PORT=8000 python echo_wsgi.py   another port
+    pip install 'simple-websocket[gevent]'
+    python echo_wsgi.py             ws://127.0.0.1:8000/echo
+    PORT=9000 python echo_wsgi.py   another port
 
 The application runs unchanged on Werkzeug, gunicorn and eventlet.
 """
@@ -30,6 +30,6 @@ def app(environ, start_response):
 
 
 if __name__ == '__main__':
-    server = WSGIServer(('127.0.0.1', int(os.environ.get('PORT', 5000))), app)
+    server = WSGIServer(('127.0.0.1', int(os.environ.get('PORT', 8000))), app)
     gevent.signal_handler(signal.SIGINT, server.stop, 1)  # Ctrl-C
     server.serve_forever()

@@ -1,6 +1,6 @@
 """eventlet with nothing monkey-patched: a server and ten clients in one hub.
 
-    pip install simple-websocket[eventlet]
+    pip install 'simple-websocket[eventlet]'
     python eventlet_unpatched.py
 
 Nobody says which kind of thread this is: the server's sockets are green, and

@@ -1,6 +1,6 @@
 """gevent with nothing monkey-patched: a server and ten clients in one hub.
 
-    pip install simple-websocket[gevent]
+    pip install 'simple-websocket[gevent]'
     python gevent_unpatched.py
 
 Nobody says which kind of thread this is: the server's sockets are gevent's,

@@ -1,8 +1,8 @@
 """Injected classes: a connection that runs its reader on threads of your own.
 
     pip install simple-websocket werkzeug
-    python injected_classes.py              ws://127.0.0.1:5000/
-    PORT=8000 python injected_classes.py    another port
+    python injected_classes.py              ws://127.0.0.1:8000/
+    PORT=9000 python injected_classes.py    another port
 
 Not needed for speed or for a backend (that is what profile= is for), but it is
 how a framework brings its own kind of thread, event or selector.
@@ -35,4 +35,4 @@ def echo(ws):
 
 
 if __name__ == '__main__':
-    run_simple('127.0.0.1', int(os.environ.get('PORT', 5000)), echo, threaded=True)
+    run_simple('127.0.0.1', int(os.environ.get('PORT', 8000)), echo, threaded=True)

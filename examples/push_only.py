@@ -1,8 +1,8 @@
 """Push only: a clock that never receives, and still notices who has gone.
 
     pip install simple-websocket werkzeug
-    python push_only.py             ws://127.0.0.1:5000/
-    PORT=8000 python push_only.py   another port
+    python push_only.py             ws://127.0.0.1:8000/
+    PORT=9000 python push_only.py   another port
 
 Pings are answered, and a Close is seen, while the handler does other things;
 a peer that vanishes without a word is found out by the keepalive.
@@ -28,4 +28,4 @@ def clock(ws):
 
 
 if __name__ == '__main__':
-    run_simple('127.0.0.1', int(os.environ.get('PORT', 5000)), clock, threaded=True)
+    run_simple('127.0.0.1', int(os.environ.get('PORT', 8000)), clock, threaded=True)

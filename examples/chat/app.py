@@ -1,6 +1,6 @@
 """A chat room for browsers, on gevent, threads or eventlet.
 
-    python app.py                           gevent's pywsgi, http://127.0.0.1:5000/
+    python app.py                           gevent's pywsgi, http://127.0.0.1:8000/
     python app.py threads --port 8000       Werkzeug, a thread for each member
     python app.py eventlet --port 0         eventlet's wsgi server, any free port
 
@@ -187,7 +187,7 @@ def make_app(room):
 if __name__ == '__main__':
     parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
     parser.add_argument('backend', nargs='?', choices=serve.BACKENDS, default='gevent')
-    parser.add_argument('--port', type=int, default=5000, help='default: 5000; 0: any free one')
+    parser.add_argument('--port', type=int, default=8000, help='default: 8000; 0: any free one')
     options = parser.parse_args()
     room = Room(get_profile(options.backend))
     serve.until_ctrl_c(make_app(room), options.backend, options.port)

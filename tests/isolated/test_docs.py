@@ -335,7 +335,7 @@ TALKS = {
     ('gevent.rst', 'socketio_gevent.py'): talk_socketio,
     ('gevent.rst', 'socketio_direct.py'): talk_socketio,
     ('eventlet.rst', 'socketio_eventlet.py'): talk_socketio,
-    ('eventlet.rst', 'socketio_limited.py'): talk_socketio,
+    ('flask.rst', 'socketio_threads'): talk_socketio,
 }
 
 
