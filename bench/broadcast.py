@@ -120,7 +120,6 @@ def measure(profile: str, count: int, core: int) -> dict:
 
 def main() -> None:
     """See the top of this file."""
-    # The working directory; ours is installed.
     profile, count, core = sys.argv[1:]
     print(json.dumps(measure(profile, int(count), int(core))), flush=True)
     os._exit(0)  # nobody wants to see each of them closed

@@ -45,3 +45,6 @@ if not TYPE_CHECKING:  # to a type checker any name would be there
         if name in ('aiows', 'asgi'):
             return importlib.import_module(f'.{name}', __name__)
         raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

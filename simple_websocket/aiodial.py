@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .client_handshake import URL, ClientHandshake, Response
-from .connection import name_the_host
+from .dial import name_the_host
 from .errors import ConnectionError
 from .profiles.aio import AioLink
 
@@ -175,8 +175,8 @@ def _retrieve(result: asyncio.Future[Any]) -> None:
 
 
 async def _in_time(task: asyncio.Task[None], seconds: float | None) -> None:
-    """Wait for a task; unlike Python 3.11's ``wait_for``, in another one as well, this
-    does not swallow that it is cancelled.
+    """Wait for a task.  Unlike Python 3.11's ``wait_for`` nested in another one, this
+    never swallows a cancellation.
 
     :raises asyncio.TimeoutError: when the time is over.
     """

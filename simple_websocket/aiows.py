@@ -16,6 +16,7 @@ import socket
 import ssl
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from . import client_handshake, deflate, handshake
@@ -23,7 +24,8 @@ from .aiodial import AioDial
 from .asgi import Conversation, Receive, Scope, Send, WebSocketASGI
 from .close_codes import NORMAL_CLOSURE, close_payload
 from .codec import TEXT
-from .connection import Connection, encode_message
+from .connection import Connection, Event, encode_message
+from .dial import check_context
 from .errors import ConnectionError
 from .options import Headers, Options, Origins, Subprotocols, check_timeout
 from .profiles.aio import AioLink
@@ -37,6 +39,14 @@ if TYPE_CHECKING:
 _Base = TypeVar('_Base', bound='AioBase')
 _Server = TypeVar('_Server', bound='AioServer')
 _Client = TypeVar('_Client', bound='AioClient')
+
+
+class _AioEvent(Event):
+    """The same, with a wait that is a coroutine."""
+
+    async def wait(self) -> bool:  # type: ignore[override]
+        """Wait until ``receive`` would return, or raise, at once."""
+        return await self._link._until(self.is_set, None)  # type: ignore[attr-defined,no-any-return]
 
 
 class AioBase(Connection, Conversation):
@@ -56,6 +66,11 @@ class AioBase(Connection, Conversation):
     def sock(self) -> Any:
         """The transport's view of its socket: ``getpeername()`` and the like."""
         return self._open_link.wire.sock
+
+    @cached_property
+    def event(self) -> Any:
+        """Its ``set()`` wakes a waiting ``receive``, harmlessly."""
+        return _AioEvent(self._open_link)
 
     async def send(self, data: Any, timeout: float | None = None) -> None:
         """Send a message (RFC 6455 section 5.6).
@@ -248,8 +263,13 @@ class AioServer(AioBase):
                 'give one of aiohttp, asgi, or sock with headers, '
                 "which are the request's and go with sock alone"
             )
-        ws = cls(
-            aiohttp, subprotocols, receive_bytes, ping_interval, max_message_size, **options
+        ws = cls(  # by name, as in 1.x: subclasses have constructors of their own
+            aiohttp,
+            subprotocols=subprotocols,
+            receive_bytes=receive_bytes,
+            ping_interval=ping_interval,
+            max_message_size=max_message_size,
+            **options,
         )
         if asgi is not None:
             options['origins'] = ws._origins
@@ -319,13 +339,7 @@ class AioServer(AioBase):
         loop = asyncio.get_running_loop()
         try:
             request = handshake.request_from_headers(method, target, version, headers)
-            handshake.check_origin(request, self._origins, secure)
-            try:
-                engine, extension = deflate.negotiate(
-                    self._options.compression, request.extensions
-                )
-            except deflate.ExtensionSyntaxError as error:
-                raise handshake.Rejected(400, str(error)) from error
+            engine, extension = self._options.negotiate(request, self._origins, secure)
         except handshake.Rejected as rejected:
             protocol = self._options.protocol(False, loop.time, None)
             protocol.refuse(handshake.rejection_response(rejected, method))
@@ -436,8 +450,7 @@ class AioClient(AioBase):
             deflate.offer(compression) if compression else None,
         )
         self.subprotocols = opening.subprotocols
-        if ssl_context is not None and not isinstance(ssl_context, ssl.SSLContext):
-            raise TypeError(f'ssl_context must be an ssl.SSLContext, not {ssl_context!r}')
+        check_context(ssl_context)
         if sock is not None:
             _check_socket(sock)
         self._dial = AioDial(
@@ -471,16 +484,14 @@ class AioClient(AioBase):
         :raises TypeError: for an argument of a wrong type.
         :raises ValueError: for a wrong value.
         """
-        ws = cls(
+        ws = cls(  # by name, as in 1.x, whose own constructor takes no classes
             url,
-            subprotocols,
-            headers,
-            receive_bytes,
-            ping_interval,
-            max_message_size,
-            ssl_context,
-            thread_class,
-            event_class,
+            subprotocols=subprotocols,
+            headers=headers,
+            receive_bytes=receive_bytes,
+            ping_interval=ping_interval,
+            max_message_size=max_message_size,
+            ssl_context=ssl_context,
             **options,
         )
         await ws._start()

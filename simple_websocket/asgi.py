@@ -287,7 +287,7 @@ class WebSocketASGI(Conversation):
         event: Event = {'type': 'websocket.send'}
         opcode, payload = encode_message(data)
         if opcode == BINARY:
-            event['bytes'] = memoryview(data).tobytes()
+            event['bytes'] = bytes(payload)  # type: ignore[arg-type]
         else:
             event['text'] = payload
             str(payload).encode()  # a lone surrogate is the caller's mistake
@@ -403,6 +403,7 @@ class WebSocketASGI(Conversation):
             self._options.logger.debug('%s: the Close did not go out: %r', self, error)
 
     def _end(self, code: int, text: str | None) -> None:
+        # 1006, as of a failed send, gives way to the code that the client gave.
         if self._open or self._code == ABNORMAL_CLOSURE:
             self._code, self._text = code, text
         self._open = False

@@ -10,7 +10,7 @@ from .codec import encode
 from .connection import encode_message
 from .errors import ConnectionClosed
 from .options import check_timeout
-from .profiles.express import put_to_many
+from .profiles.express import PARTLY, SENT, put_to_many
 from .profiles.originals import builtin
 from .ws import Base
 
@@ -20,11 +20,15 @@ class Broadcast(NamedTuple):
 
     Each connection is in one of the lists, in the order in which they were
     given.
+
+    :ivar sent: TCP has the message, or takes the rest of it as the peer reads.
+    :ivar skipped: it was not sent, since the peer has not read what was sent before.
+    :ivar closed: closed before, or by this call; the message may be lost.
     """
 
-    sent: list[Any]  #: TCP has it, or takes the rest of it as the peer reads
-    skipped: list[Any]  #: not sent: the peer has not read what was sent before
-    closed: list[Any]  #: closed before, or by this call; the message may be lost
+    sent: list[Any]
+    skipped: list[Any]
+    closed: list[Any]
 
 
 def broadcast(
@@ -59,7 +63,8 @@ def broadcast(
     everyone = list(connections)
     if not all(issubclass(kind, Base) for kind in set(map(type, everyone))):
         stranger = next(ws for ws in everyone if not isinstance(ws, Base))
-        raise TypeError(f'connections must be of Server or Client, not {stranger!r}')
+        raise TypeError(f'connections must be of Server or Client, not {stranger!r}; '
+            'on asyncio gather their send(timeout=)')
     if slow not in ('skip', 'close', 'wait'):
         raise ValueError(f"slow must be 'skip', 'close' or 'wait', not {slow!r}")
     check_timeout(timeout)
@@ -70,7 +75,7 @@ def broadcast(
     outcome = _offer(everyone, opcode, payload, slow)
     if slow == 'wait':
         _wait(everyone, outcome, None if timeout is None else time.monotonic() + timeout)
-    if outcome.count(0) == len(everyone):
+    if outcome.count(SENT) == len(everyone):
         return Broadcast(everyone, [], [])  # as nearly always
     lists = Broadcast([], [], [])
     for ws, mark in zip(everyone, outcome, strict=True):
@@ -81,7 +86,7 @@ def broadcast(
     return lists
 
 
-_CLOSED = -1
+_CLOSED = -2
 
 #: Connections that are served in one step, in which no other thread runs.
 BATCH = 64
@@ -97,9 +102,9 @@ def _offer(everyone: list[Any], opcode: int, payload: bytes, slow: str) -> list[
         batch = everyone[at : at + BATCH]
         try:
             marks = put_to_many(batch, frame, len(payload), ident)
-            if marks.count(0) < len(batch):
+            if marks.count(SENT) < len(batch):
                 marks = [
-                    mark if mark == 0 else _offer_one(ws, mark, opcode, payload, made, slow)
+                    mark if mark == SENT else _offer_one(ws, mark, opcode, payload, made, slow)
                     for ws, mark in zip(batch, marks, strict=True)
                 ]
             outcome += marks
@@ -114,16 +119,19 @@ def _offer(everyone: list[Any], opcode: int, payload: bytes, slow: str) -> list[
 def _offer_one(
     ws: Any, begun: int | None, opcode: int, payload: bytes, made: dict[Any, bytes], slow: str
 ) -> int | None:
-    """``begun`` is what ``put_to_many`` says."""
+    """What ``put_to_many`` could not do alone.
+
+    :param begun: ``PARTLY``, or None for what has not begun.
+    """
     link = ws._link
     if link is None:
         return _CLOSED  # its constructor is not through, or was not
     mark: int | None
     try:
-        if begun is None:
-            mark = link.offer(opcode, payload, made, slow == 'wait')
-        else:
+        if begun == PARTLY:
             mark = link.go_on()
+        else:
+            mark = link.offer(opcode, payload, made, slow == 'wait')
     except ConnectionClosed:
         return _CLOSED
     if mark is None and slow == 'close':

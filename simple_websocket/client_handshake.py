@@ -17,6 +17,7 @@ import re
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import NoReturn
 from urllib.parse import unquote_to_bytes, urlsplit
 
 import h11
@@ -167,11 +168,10 @@ class ClientHandshake:
     :param url: where to, from :func:`parse_url`.
     :param subprotocols: what to offer, as :func:`parse_subprotocols` takes it.
     :param headers: further header fields, as :func:`normalize_headers` takes
-                    them.  ``Host``, ``Origin`` and ``Authorization`` replace
-                    what would be sent otherwise.
+                    them.  ``Host`` and ``Authorization`` replace what would be
+                    sent otherwise.
     :param extensions: the value of ``Sec-WebSocket-Extensions``, None to ask
                        for none.
-    :param origin: the value of ``Origin``, None to send none.
     :raises TypeError: an argument has the wrong type.
     :raises ValueError: an argument can't be sent.
     """
@@ -182,7 +182,6 @@ class ClientHandshake:
         subprotocols: object = None,
         headers: object = None,
         extensions: str | None = None,
-        origin: str | None = None,
     ) -> None:
         self.key = base64.b64encode(os.urandom(16)).decode('ascii')
         self.subprotocols = parse_subprotocols(subprotocols)
@@ -192,18 +191,13 @@ class ClientHandshake:
         self._http = h11.Connection(
             h11.CLIENT, max_incomplete_event_size=MAX_RESPONSE_HEAD
         )
-        fields = self._request_headers(url, normalize_headers(headers), origin)
+        fields = self._request_headers(url, normalize_headers(headers))
         request = h11.Request(method='GET', target=url.target, headers=fields)
         self._request = self._http.send(request) or b''
         self._http.send(h11.EndOfMessage())
 
-    def _request_headers(self, url: URL, extra: Headers, origin: str | None) -> Headers:
+    def _request_headers(self, url: URL, extra: Headers) -> Headers:
         given = [name.lower() for name, _ in extra]
-        if origin is not None:
-            if not isinstance(origin, str):
-                raise TypeError(f'origin must be a str, not {type(origin).__name__}')
-            if _visible.fullmatch(origin) is None:
-                raise ValueError(f'origin {origin!r} is not one')
         for name in ('host', 'origin', 'authorization'):
             if given.count(name) > 1:
                 raise ValueError(f'headers: more than one {name.title()}')
@@ -220,8 +214,6 @@ class ClientHandshake:
             if FIELD_VALUE.fullmatch(self.extensions) is None:
                 raise ValueError(f'extensions {self.extensions!r} is no header value')
             fields.append(('Sec-WebSocket-Extensions', self.extensions))
-        if origin is not None and 'origin' not in given:
-            fields.append(('Origin', origin))
         if url.authorization is not None and 'authorization' not in given:
             fields.append(('Authorization', url.authorization))
         return fields + extra
@@ -251,7 +243,7 @@ class ClientHandshake:
         except HandshakeError as error:
             raise ConnectionError(None, str(error)) from error
 
-    def receive_eof(self) -> None:
+    def receive_eof(self) -> NoReturn:
         """Take note that the server hung up before the handshake was complete.
 
         :raises ConnectionError: always.

@@ -6,11 +6,10 @@ The classes of ``ws`` and ``aiows`` differ in how they wait.  What they hold
 
 from __future__ import annotations
 
-import socket
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import Any, NoReturn
+from weakref import ref
 
 from .close_codes import GOING_AWAY, INTERNAL_ERROR
 from .codec import BINARY, TEXT
@@ -24,17 +23,20 @@ from .protocol import ENDING
 def encode_message(data: Any) -> tuple[int, Payload]:
     """The opcode and the payload of what an application sends (section 5.6).
 
-    :param data: bytes-like for a binary message; ``str`` for a text message,
-                 as is ``str(data)`` of anything else.
+    :param data: bytes-like for a binary message; ``str`` for a text message, as is
+                 ``str(data)`` of anything else, numbers of NumPy among it.
     """
     if isinstance(data, str):
         return TEXT, data
     if isinstance(data, (bytes, bytearray)):
         return BINARY, data
     try:
-        return BINARY, memoryview(data).tobytes()
+        view = memoryview(data)
     except TypeError:
         return TEXT, str(data)
+    if not view.ndim:  # a number of NumPy's, or of ctypes
+        return TEXT, str(data)
+    return BINARY, view.tobytes()
 
 
 def exit_code(kind: type[BaseException] | None) -> int | None:
@@ -49,13 +51,38 @@ def exit_code(kind: type[BaseException] | None) -> int | None:
     return INTERNAL_ERROR if issubclass(kind, Exception) else GOING_AWAY
 
 
-@contextmanager
-def name_the_host(host: str) -> Iterator[None]:
-    """Say which host it is that can't be resolved; the resolver does not."""
-    try:
-        yield
-    except socket.gaierror as error:
-        raise type(error)(error.errno, f'{error.strerror}: {host}') from error
+class _RoomFor(ref[Link]):
+    """Tells a link that the application has made room in its buffer, which must not
+    keep the link alive."""
+
+    __slots__ = ()
+
+    def __call__(self) -> None:
+        link = super().__call__()
+        if link is not None:
+            link.make_room()
+
+
+class Event:
+    """The ``event`` of a connection that waits without one: setting it makes a
+    waiting ``receive`` look again."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+
+    def set(self) -> None:
+        self._link.wake()
+
+    def clear(self) -> None:
+        """Nothing to do: it is never left set."""
+
+    def is_set(self) -> bool:
+        """Whether ``receive`` would return, or raise, at once."""
+        return bool(self._link.protocol.messages) or self._link.protocol.state > ENDING
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Like ``is_set``: a connection of this kind has nothing to wait on."""
+        return self.is_set()
 
 
 class Connection(express.Holder):
@@ -97,8 +124,15 @@ class Connection(express.Holder):
 
     @property
     def input_buffer(self) -> InputBuffer:
-        """The messages that were received and not yet taken."""
-        messages: InputBuffer = self._open_link.protocol.input_buffer()
+        """The messages that were received and not yet taken.
+
+        Like a list: it has ``len()``, can be iterated over, and messages can be taken
+        out by ``pop(0)`` and put in by ``append()``.
+        """
+        link: Link = self._open_link
+        messages = link.protocol.input_buffer()
+        if messages.on_room is None:
+            messages.on_room = _RoomFor(link)
         return messages
 
     @property

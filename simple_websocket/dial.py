@@ -11,7 +11,8 @@ import errno
 import os
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from .client_handshake import URL, ClientHandshake, Response
@@ -19,6 +20,26 @@ from .errors import ConnectionError
 from .profiles import Profile
 from .profiles.originals import original
 from .profiles.wire import Wire, is_of_tcp
+
+
+@contextmanager
+def name_the_host(host: str) -> Iterator[None]:
+    """Say which host it is that can't be resolved; the resolver does not."""
+    try:
+        yield
+    except socket.gaierror as error:
+        raise type(error)(error.errno, f'{error.strerror}: {host}') from error
+
+
+def check_context(ssl_context: Any) -> None:
+    """Check an ``ssl_context=``.
+
+    By what it can do: one that was made before monkey-patching is of another class.
+
+    :raises TypeError: for anything but a context.
+    """
+    if ssl_context is not None and not hasattr(ssl_context, 'wrap_socket'):
+        raise TypeError(f'ssl_context must be an ssl.SSLContext, not {ssl_context!r}')
 
 
 class Dial:
@@ -53,7 +74,15 @@ class Dial:
         context: ssl.SSLContext | None,
         server_hostname: str | None,
     ) -> Wire:
-        """A connected socket, with TLS where the URL says so."""
+        """A connected socket, with TLS where the URL says so.
+
+        :param sock: one that is connected already; None to make one.
+        :param context: for TLS; None for one that verifies.
+        :param server_hostname: the name that the certificate has to be for; None for
+                                the URL's.
+        :raises OSError: when there is no connection, or no TLS; TimeoutError at the
+                         deadline.
+        """
         own = sock if sock is not None else self._connect(target.host, target.port)
         try:
             if target.secure and not hasattr(own, 'do_handshake'):
@@ -66,7 +95,8 @@ class Dial:
     def _connect(self, host: str, port: int) -> socket.socket:
         """TCP to the first address that answers (RFC 6455 section 4.1)."""
         first_error: BaseException | None = None
-        addresses = list(self._profile.getaddrinfo(host, port, 0, socket.SOCK_STREAM))
+        with name_the_host(host):
+            addresses = list(self._profile.getaddrinfo(host, port, 0, socket.SOCK_STREAM))
         for place, (family, kind, proto, _, address) in enumerate(addresses):
             sock: socket.socket | None = None
             try:

@@ -63,7 +63,7 @@ def _target_of(environ: Mapping[str, Any]) -> str:
 
 #: The headers that decide and that most clients of a server have alike, by their
 #: names in an environ.
-_ALIKE = {
+_CACHED_HEADERS = {
     f'HTTP_{name.upper().replace("-", "_")}': name
     for name in (
         'upgrade', 'connection', 'content-length', 'transfer-encoding', 'host',
@@ -71,8 +71,8 @@ _ALIKE = {
     )
 }  # fmt: skip
 
-#: Characters of them that are worth being remembered: peers say how many there are.
-_MEMORABLE = 1000
+#: Most characters of a request that are cached: the peer chooses their number.
+_MOST_CACHED = 1000
 
 
 def request_from_environ(environ: Mapping[str, Any]) -> UpgradeRequest:
@@ -87,13 +87,13 @@ def request_from_environ(environ: Mapping[str, Any]) -> UpgradeRequest:
         get('REQUEST_METHOD', 'GET'),
         get('SERVER_PROTOCOL') or 'HTTP/1.1',
         str(get('CONTENT_LENGTH') or ''),
-        *map(get, _ALIKE),
+        *map(get, _CACHED_HEADERS),
     )
     try:
-        short = len(''.join(filter(None, given))) <= _MEMORABLE
+        short = len(''.join(filter(None, given))) <= _MOST_CACHED
     except TypeError:  # one is no string
         short = False
-    read = _validate_alike if short else _validate_alike.__wrapped__
+    read = _validate_cached if short else _validate_cached.__wrapped__
     subprotocols, extensions, host = read(*given)
     return _EnvironRequest(
         environ,
@@ -106,11 +106,11 @@ def request_from_environ(environ: Mapping[str, Any]) -> UpgradeRequest:
 
 
 @lru_cache(maxsize=64)
-def _validate_alike(
+def _validate_cached(
     method: Any, http_version: Any, length: str, *values: Any
 ) -> tuple[list[str], list[str], str]:
     fields: Fields = {}
-    for name, value in zip(_ALIKE.values(), values, strict=True):
+    for name, value in zip(_CACHED_HEADERS.values(), values, strict=True):
         if isinstance(value, str):
             fields[name] = _given(value)
     if length:

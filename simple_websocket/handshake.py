@@ -93,7 +93,7 @@ def parse_subprotocols(option: object) -> list[str]:
     :raises ValueError: a name isn't a token (RFC 9110 section 5.6.2), or comes
         twice (RFC 6455 section 4.1).
     """
-    if option is None:
+    if option is None or option == '':
         return []
     if isinstance(option, str):
         option = [option]
@@ -113,10 +113,15 @@ class CheckedHeaders(Headers):
     """What ``normalize_headers`` returns, and takes as it is."""
 
 
+def _items(headers: Any) -> Any:
+    """The pairs of a mapping, or of what is like one (``http.client``'s headers)."""
+    return headers.items() if callable(getattr(headers, 'items', None)) else headers
+
+
 def normalize_headers(headers: object) -> Headers:
     """Return a ``headers=`` argument as a list of pairs.
 
-    :param headers: None, a mapping, or an iterable of pairs of strings.
+    :param headers: None, a mapping, or an iterable of pairs, of strings or bytes.
     :raises TypeError: it is something else.
     :raises ValueError: a name isn't a token, a value has anything but
         printable ASCII, or the header is one that the handshake writes itself.
@@ -125,17 +130,17 @@ def normalize_headers(headers: object) -> Headers:
         return CheckedHeaders()
     if isinstance(headers, CheckedHeaders):
         return headers
-    if isinstance(headers, Mapping):
-        headers = headers.items()
     pairs = CheckedHeaders()
-    for pair in _members('headers', headers, 'a mapping or a list of pairs'):
+    for pair in _members('headers', _items(headers), 'a mapping or a list of pairs'):
         if (
             isinstance(pair, (str, bytes))
             or not isinstance(pair, Sequence)
             or len(pair) != 2
         ):
             raise TypeError('headers must be pairs of a name and a value')
-        name, value = pair
+        name, value = (
+            part.decode('latin-1') if isinstance(part, bytes) else part for part in pair
+        )
         if not isinstance(name, str) or not isinstance(value, str):
             raise TypeError(
                 f'headers must be strings, not {type(name).__name__}: {type(value).__name__}'
@@ -186,6 +191,15 @@ class UpgradeRequest:
     key: str  #: the ``Sec-WebSocket-Key``
     headers: Headers  #: all of them
 
+    @property
+    def extra_headers(self) -> list[tuple[bytes, bytes]]:
+        """Those that are no part of the handshake, as the request of 1.x had them."""
+        return [
+            (name.lower().encode('latin-1'), value.encode('latin-1'))
+            for name, value in self.headers
+            if name.lower() not in _OWN_HEADERS and name.lower() != 'host'
+        ]
+
 
 def request_from_headers(
     method: str,
@@ -201,10 +215,9 @@ def request_from_headers(
     :param headers: all header fields, repeated ones too.
     :raises Rejected: it isn't a valid upgrade.
     """
-    pairs = headers.items() if isinstance(headers, Mapping) else headers
     if not http_version.upper().startswith('HTTP/'):
         http_version = f'HTTP/{http_version}'
-    listed = list(pairs)
+    listed = list(_items(headers))
     fields = index_fields(listed)
     subprotocols, extensions, host = validate(method, http_version, fields)
     return UpgradeRequest(
@@ -227,6 +240,7 @@ def index_fields(headers: Headers) -> Fields:
 
 
 def header_values(fields: Fields, name: str) -> list[str]:
+    """The values of a header, one for each time it was sent."""
     return fields.get(name, [])
 
 
@@ -241,6 +255,7 @@ def header_tokens(fields: Fields, name: str) -> list[str]:
 
 
 def has_token(fields: Fields, name: str, token: str) -> bool:
+    """Whether a list header has an element, in any case."""
     for value in header_values(fields, name):
         for part in value.split(','):
             # Only ASCII has case here: the lower case of U+212A is a k.
@@ -257,10 +272,11 @@ def _joined(fields: Fields, name: str) -> str:
 def validate(
     method: str, http_version: str, fields: Fields
 ) -> tuple[list[str], list[str], str]:
-    """Check a request (RFC 6455 section 4.2.1), what makes it no upgrade first; all of
-    it but the origin and the key.
+    """Check all of a request but its origin and its key (RFC 6455 section 4.2.1); first
+    what makes it no upgrade at all.
 
     :returns: the subprotocols, the extensions and the host.
+    :raises Rejected: it isn't a valid upgrade.
     """
     if method != 'GET':
         raise Rejected(
@@ -293,6 +309,10 @@ def validate(
 
 
 def checked_origin(values: list[str]) -> str | None:
+    """The origin, out of the values of its headers.
+
+    :raises Rejected: there is more than one.
+    """
     if len(values) > 1:  # RFC 6454 section 7.3
         raise Rejected(400, 'More than one Origin header.')
     return values[0] if values else None
@@ -316,6 +336,10 @@ def _check_version(fields: Fields) -> None:
 
 
 def checked_key(values: list[str]) -> str:
+    """The key, out of the values of its headers.
+
+    :raises Rejected: it isn't 16 bytes in base64, once.
+    """
     key = ','.join(values)  # as WSGI servers do with what is repeated
     if _key.fullmatch(key) is None:
         raise Rejected(400, 'Send one header Sec-WebSocket-Key: 16 bytes in base64.')

@@ -2,7 +2,7 @@
 
 WSGI has no upgrade.  A handler of ours takes the connection's socket out of
 the environ, and when it returns the server still believes that an HTTP
-response is due: it would write one behind our Close, wait for the next
+response is due: it would write one after our Close, wait for the next
 request where the peer's frames are, or complain about a closed descriptor.
 
 So the socket is taken *away* from its host.  The object that the host holds
@@ -66,13 +66,18 @@ class Host:
     tells_version: bool = True
 
 
-#: By which a request tells that its socket was taken, and the socket's class, too.
+#: Marks an environ, and the husk's class, as taken over.
 _TAKEN = 'simple_websocket.taken'
 
 # -- the husk -------------------------------------------------------------
 
-#: For those whose socket has no ``_Inner``, which knows it sooner.
+#: The callbacks of husks without an ``_Inner``, which holds its own.
 _on_host: WeakKeyDictionary[Any, OnHost] = WeakKeyDictionary()
+
+
+def reports_error(data: bytes | None) -> bool:
+    """Whether what a host has written, or None, says that its handler has failed."""
+    return data is not None and data[:5] == b'HTTP/' and data[9:10] == b'5'
 
 
 def _host_did(husk: Any, data: bytes | None) -> None:
@@ -339,7 +344,8 @@ def find_socket(environ: Environ) -> tuple[Host, Any]:
         f'Cannot obtain socket from WSGI environment: {server} does not hand one out. '
         'Run the application on Werkzeug, gunicorn (gthread or gevent worker), '
         "gevent's pywsgi or eventlet's wsgi server, or describe the server with "
-        'simple_websocket.register_host(); on an ASGI server use AioServer.'
+        'simple_websocket.register_host(); on an ASGI server use AioServer.  A test '
+        'client has no socket either: serve the application at a free port.'
     )
 
 

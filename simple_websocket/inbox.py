@@ -6,6 +6,7 @@ from __future__ import annotations
 import codecs
 import io
 from collections import deque
+from collections.abc import Callable, Iterator
 from functools import wraps
 from typing import Any
 
@@ -93,25 +94,26 @@ class InputBuffer(deque[Message]):
     """The messages that were received and not yet taken, oldest first.
 
     It belongs to the application as well, which may do with it what can be done
-    with a deque.  Where that makes room, reading goes on at the next ``receive()``.
+    with a deque; what it iterates over is what was there when it began.
 
     :param max_messages: the number of them from which it is full.
     """
 
-    __slots__ = ('_max_messages', '_size', 'full')
+    __slots__ = ('_max_messages', '_size', 'full', 'on_room')
 
     def __init__(self, max_messages: int) -> None:
         super().__init__()
         self._max_messages = max_messages
         self._size = 0
         self.full = False  #: whether there is no room; what comes waits outside
+        self.on_room: Callable[[], None] | None = None  #: told when the application makes some
 
     def append(self, message: Message) -> None:
         """Add a message behind the others."""
         super().append(message)
         self._size += len(message)
-        if len(self) >= self._max_messages or self._size >= MAX_QUEUE_SIZE:
-            self.full = True
+        if not self.full:
+            self.full = self._is_full()
 
     def pop(self, index: int = -1) -> Message:
         """Take the message at ``index`` out (the last one by default).
@@ -132,10 +134,28 @@ class InputBuffer(deque[Message]):
         self._shrink(message)
         return message
 
+    def take(self) -> Message:
+        """``popleft()`` for the protocol, which makes use of the room itself."""
+        message = super().popleft()
+        self._size -= len(message)
+        if self.full:
+            self.full = self._is_full()
+        return message
+
     def _shrink(self, gone: Message) -> None:
         self._size -= len(gone)
-        if self.full:
-            self.full = len(self) >= self._max_messages or self._size >= MAX_QUEUE_SIZE
+        self._look()
+
+    def _is_full(self) -> bool:
+        return len(self) >= self._max_messages or self._size >= MAX_QUEUE_SIZE
+
+    def _look(self) -> None:
+        was_full, self.full = self.full, self._is_full()
+        if was_full and not self.full and self.on_room is not None:
+            self.on_room()
+
+    def __iter__(self) -> Iterator[Message]:
+        return iter(self.copy())
 
     # All else that changes a deque is rare.
 
@@ -146,13 +166,13 @@ class InputBuffer(deque[Message]):
 
     def _count(self) -> None:
         self._size = sum(map(len, self))
-        self.full = len(self) >= self._max_messages or self._size >= MAX_QUEUE_SIZE
+        self._look()
 
     # For a copy, deque itself would call our constructor with the messages.
 
     def copy(self) -> deque[Message]:  # type: ignore[override]
         """The messages, in a deque of their own."""
-        return deque(self)
+        return deque(super().__iter__())
 
     __copy__ = copy  # type: ignore[assignment]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
-from . import deflate
+from . import deflate, handshake
 from .protocol import Protocol
 
 if TYPE_CHECKING:
@@ -123,10 +123,10 @@ class Options:
 
     :param receive_bytes: accepted for 1.x; without effect.
     :param ping_interval: seconds between keepalive pings (RFC 6455 section
-                          5.5.2); None for none.
+                          5.5.2); None or 0 for none.
     :param max_message_size: bytes that a received message may have once it is
                              inflated and reassembled; a larger one closes the
-                             connection with 1009.  None for no limit.
+                             connection with 1009.  None or 0 for no limit.
     :param ping_timeout: seconds in which anything must arrive after a ping,
                          else the connection fails with 1011; None for
                          ``ping_interval``.
@@ -136,7 +136,7 @@ class Options:
     :param max_queue: messages that may wait to be received; then reading
                       stops and TCP slows the peer down.
     :param max_fragments: frames that one message may come in; more close the
-                          connection with 1009.
+                          connection with 1009.  None for no limit.
     :param compression: permessage-deflate (RFC 7692): True for the defaults,
                         a ``Deflate`` for others, None or False for none.
     :param logger: where connections are logged, at level DEBUG.
@@ -162,6 +162,9 @@ class Options:
             if getattr(self, name) is not None:
                 # 0 has always meant "none" to programs written for 1.x.
                 _check_number(name, getattr(self, name), number, zero=name == 'ping_interval')
+        size = self.max_message_size
+        if isinstance(size, float) and size.is_integer():  # 1e6, for one
+            object.__setattr__(self, 'max_message_size', int(size))
         for name in ('max_message_size', 'max_fragments'):
             if getattr(self, name) is not None:
                 _check_number(name, getattr(self, name), integer, zero=name == 'max_message_size')
@@ -193,11 +196,29 @@ class Options:
                 raise TypeError(f'{owner}() got an unexpected keyword argument {name!r}')
         try:
             # A server's connections have the same: one object, checked once.
-            return _checked(receive_bytes, ping_interval, max_message_size, **others)
+            return _cached(receive_bytes, ping_interval, max_message_size, **others)
         except TypeError:
             pass  # not hashable, or wrong
         # Out of the except: what is wrong is told once.
         return cls(receive_bytes, ping_interval, max_message_size, **others)
+
+    def negotiate(
+        self, request: UpgradeRequest, origins: handshake.Origins | None, secure: bool
+    ) -> tuple[deflate.PerMessageDeflate | None, str | None]:
+        """What a server says to a request: whether its origin may connect, and how
+        messages are compressed (RFC 6455 section 4.2.2).
+
+        :param origins: those that may connect, as parsed; None for all.
+        :param secure: whether the request came over TLS.
+        :returns: the compression and the value of ``Sec-WebSocket-Extensions``, or
+                  None for each.
+        :raises Rejected: with 403 for another origin, 400 for a malformed offer.
+        """
+        handshake.check_origin(request, origins, secure)
+        try:
+            return deflate.negotiate(self.compression, request.extensions)
+        except deflate.ExtensionSyntaxError as error:
+            raise handshake.Rejected(400, str(error)) from error
 
     def protocol(
         self,
@@ -226,5 +247,5 @@ class Options:
 
 
 @lru_cache(maxsize=64, typed=True)  # True is 1, and no number of seconds
-def _checked(*arguments: Any, **others: Any) -> Options:
+def _cached(*arguments: Any, **others: Any) -> Options:
     return Options(*arguments, **others)

@@ -29,14 +29,14 @@ The states go one way only::
     ENDED    nothing more will be said by either; TCP is still to be closed
     DONE     let go of the socket now, whatever is unwritten
 
-Every state but DONE has a way to it: ``abort()``, the end of the stream in
-OPEN, the deadline in CLOSING and ENDED.
+DONE is reached from every state by ``abort()``; from OPEN also by the end of the
+stream, from CLOSING and ENDED also by the deadline.
 
 Order is kept: a Close or a violation waits until the application has taken
 every message before it and asks for the next one, for ``close_timeout`` at
 most.  A full queue stops the inflating and assembling, not only the reading,
-so that 64 KiB of compressed frames cannot become gigabytes of messages; what
-the frames before it have to say, it does not delay.  After our own Close,
+so that 64 KiB of compressed frames cannot become gigabytes of messages.  Control
+frames ahead of the first data frame without room are still handled at once.  After our own Close,
 data that waits behind a full queue counts as not read: it is discarded.
 
 This file refuses to know sockets, threads, clocks (``now`` is passed in) and
@@ -78,7 +78,7 @@ OPEN, ENDING, CLOSING, ENDED, DONE = range(5)
 #: Bytes to read at once, unless they turn out to be nothing but tiny frames.
 MAX_APPETITE = 1 << 16
 
-#: Frames to read at once, about: for so long a hub may be held up.
+#: About how many frames to decode in one go: nobody else in a hub runs meanwhile.
 MANY_FRAMES = 512
 
 _DATA = frozenset((CONTINUATION, TEXT, BINARY))
@@ -267,8 +267,12 @@ class Protocol:
             chunk = chunks.popleft()
             self._handlers[chunk.opcode](self, chunk)
 
-    def _resume(self) -> None:
+    def resume(self) -> None:
         """There may be room again: go on where a full queue stopped us."""
+        if self._chunks:
+            self._go_on()
+
+    def _go_on(self) -> None:
         self._handle_chunks()
         if not self._chunks:
             self.dirty = True
@@ -422,7 +426,7 @@ class Protocol:
         self._stop_listening()
         self._put_close(payload)
         self._move(CLOSING)
-        self._resume()  # the peer's Close may be among what waited
+        self._go_on()  # the peer's Close may be among what waited
 
     def drained(self) -> None:
         """Everything in ``out`` so far has been taken by TCP."""
@@ -455,10 +459,9 @@ class Protocol:
         """The oldest message, or None where there is none."""
         if not self.messages:
             return None
-        message = self.messages.popleft()
+        message = self.messages.take()
         self.answering = True
-        if self._chunks:
-            self._resume()
+        self.resume()
         return message
 
     @property
@@ -469,8 +472,7 @@ class Protocol:
     def ask(self) -> None:
         """The application asks for a message and none is there: whatever it
         had to answer is answered, so a Close or a failure may have its turn."""
-        if self._chunks:
-            self._resume()
+        self.resume()
         if self.messages:
             return  # it came in the meantime
         self.answering = False
@@ -570,6 +572,11 @@ class Protocol:
                 self._start_pong_clock(now)
             self._send_ping(now)
         self._schedule()
+
+    def ping(self) -> None:
+        """Have the peer send something, for a receiver that nothing else can wake."""
+        if self.state == OPEN and not self.congested:
+            self.out.append(encode(PING, b'', self.client))
 
     def _start_pong_clock(self, now: float) -> None:
         self._stalled = self.paused

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from .close_codes import GOING_AWAY, INTERNAL_ERROR, NORMAL_CLOSURE, close_payload
 from .errors import ConnectionClosed, ConnectionError
+from .hosts import reports_error
 from .profiles.aio import AioLink
 
 if TYPE_CHECKING:
@@ -90,8 +91,7 @@ class Husk(asyncio.Transport):
 
     def _handler_is_done(self, data: bytes) -> None:
         if self._ws is not None:
-            failed = data.startswith(b'HTTP/') and data[9:10] == b'5'
-            failed = failed and not self._logger.nothing_returned
+            failed = reports_error(data) and not self._logger.nothing_returned
             _say_goodbye(self._link, INTERNAL_ERROR if failed else NORMAL_CLOSURE)
             self._ws = None
 

@@ -23,13 +23,13 @@ from weakref import ref
 from . import client_handshake, deflate, handshake, hosts
 from .close_codes import INTERNAL_ERROR, NORMAL_CLOSURE, close_payload
 from .codec import TEXT
-from .connection import Connection, encode_message, exit_code, name_the_host
-from .dial import Dial
+from .connection import Connection, Event, encode_message, exit_code
+from .dial import Dial, check_context
 from .environ import request_from_environ
 from .errors import ConnectionClosed, ConnectionError, SimpleWebsocketError
 from .options import Headers, Options, Origins, Subprotocols, check_timeout
 from .profiles import Profile, express, resolve
-from .profiles.link import Link, give_up
+from .profiles.link import Link, discard
 from .profiles.wire import Wire
 from .protocol import ENDING, Protocol
 
@@ -49,28 +49,6 @@ _now: Callable[[], float] = time.monotonic
 
 #: The key by which a request holds its connection until its host is done.
 _IN_ENVIRON = 'simple_websocket.connection'
-
-
-class _Event:
-    """The ``event`` of a connection that waits without one: setting it makes a
-    waiting ``receive`` look again."""
-
-    def __init__(self, link: Link) -> None:
-        self._link = link
-
-    def set(self) -> None:
-        self._link.wake()
-
-    def clear(self) -> None:
-        """Nothing to do: it is never left set."""
-
-    def is_set(self) -> bool:
-        """Whether ``receive`` would return, or raise, at once."""
-        return bool(self._link.protocol.messages) or self._link.protocol.state > ENDING
-
-    def wait(self, timeout: float | None = None) -> bool:
-        """Like ``is_set``: a connection of this kind has nothing to wait on."""
-        return self.is_set()
 
 
 class _Thread:
@@ -117,7 +95,7 @@ class Base(Connection):
             self.sock = wire.sock
             link.start()
         except BaseException:
-            give_up(wire)
+            discard(wire)
             raise
 
     @cached_property
@@ -128,7 +106,7 @@ class Base(Connection):
     @cached_property
     def event(self) -> Any:
         """What ``receive`` of injected classes waits on; else what stands for it."""
-        return getattr(self._open_link, 'event', None) or _Event(self._open_link)
+        return getattr(self._open_link, 'event', None) or Event(self._open_link)
 
     def send(self, data: Any, timeout: float | None = None) -> None:
         """Send a message (RFC 6455 section 5.6).
@@ -255,7 +233,8 @@ class Server(Base):
     :param close_timeout: seconds that each step of closing may take; default 5.
     :param max_queue: messages that may wait to be received before TCP slows
                       the peer down; default 32.
-    :param max_fragments: frames that one message may come in; default 131072.
+    :param max_fragments: frames that one message may come in; default 131072, None
+                          for no limit.
     :param compression: permessage-deflate (RFC 7692) if the client offers it:
                         True (the default), a ``Deflate``, or None for none.
     :param origins: the origins that may connect (RFC 6455 section 10.2):
@@ -265,7 +244,8 @@ class Server(Base):
     :param logger: a ``logging.Logger``; default ``"simple_websocket"``.
     :raises ConnectionError: when the request is no valid upgrade; it was
                              answered with ``status_code`` (400, 403, 405, 426).
-    :raises RuntimeError: when the WSGI server hands out no socket.
+    :raises RuntimeError: when the WSGI server hands out no socket, or this request
+                          was accepted before.
     :raises TypeError: for an argument of a wrong type.
     :raises ValueError: for a wrong value.
     """
@@ -306,20 +286,18 @@ class Server(Base):
         host, sock = hosts.find_socket(environ)
         self.mode = host.mode
         chosen = resolve(profile, thread_class, event_class, selector_class, sock)
+        self.sock = sock
+        protocol, rejected = self._answer(host, allowed, fields)
         wire = Wire(sock)
         try:
             leftover = hosts.take_over(host, environ, sock, _HostCallback(self))
-            response, compression = self._answer_or_fail(chosen, wire, host, allowed, fields)
-            protocol = self._options.protocol(False, _now, compression)
-            protocol.out.append(response)
-            self._open(chosen, wire, protocol, leftover)
-        except handshake.Rejected as rejected:
-            self._refuse(chosen, wire, rejected)
-            raise ConnectionError(rejected.status, rejected.reason) from rejected
+            self._open(chosen, wire, protocol, b'' if rejected else leftover)
         except BaseException:
-            if self._link is None:  # else the link closes it, behind a 500
-                wire.close()
+            wire.close()
             raise
+        if rejected is not None:
+            self._options.logger.debug('refused: %s', rejected)
+            raise ConnectionError(rejected.status, rejected.reason) from rejected
         # A handler that returns without closing leaves the rest to the host
         # (``_host_did``), which has to find the connection alive.
         environ[_IN_ENVIRON] = self
@@ -344,15 +322,15 @@ class Server(Base):
                         ``max_queue``, ``max_fragments``, ``compression``,
                         ``origins``, ``headers``, ``logger``: see ``Server``.
         """
-        return cls(
+        return cls(  # by name, as in 1.x: subclasses have constructors of their own
             environ,
-            subprotocols,
-            receive_bytes,
-            ping_interval,
-            max_message_size,
-            thread_class,
-            event_class,
-            selector_class,
+            subprotocols=subprotocols,
+            receive_bytes=receive_bytes,
+            ping_interval=ping_interval,
+            max_message_size=max_message_size,
+            thread_class=thread_class,
+            event_class=event_class,
+            selector_class=selector_class,
             **options,
         )
 
@@ -371,47 +349,38 @@ class Server(Base):
         host: hosts.Host,
         origins: handshake.Origins | None,
         headers: handshake.Headers,
-    ) -> tuple[bytes, deflate.PerMessageDeflate | None]:
+    ) -> tuple[Protocol, handshake.Rejected | None]:
+        """The protocol with the response to write first, and why if it is a refusal.
+
+        The host still has the socket: what ``choose_subprotocol`` raises it answers as
+        any exception of a handler, a framework's ``abort(403)`` among them.
+        """
         environ = self.environ
         if not host.tells_version:
             environ = {**environ, 'SERVER_PROTOCOL': 'HTTP/1.1'}
-        request = request_from_environ(environ)
-        secure = self.environ.get('wsgi.url_scheme') == 'https'
-        handshake.check_origin(request, origins, secure)
         try:
-            engine, extension = deflate.negotiate(self._options.compression, request.extensions)
-        except deflate.ExtensionSyntaxError as error:
-            raise handshake.Rejected(400, str(error)) from error
+            request = request_from_environ(environ)
+            secure = self.environ.get('wsgi.url_scheme') == 'https'
+            engine, extension = self._options.negotiate(request, origins, secure)
+        except handshake.Rejected as rejected:
+            protocol = self._options.protocol(False, _now, None)
+            method = self.environ.get('REQUEST_METHOD')
+            protocol.refuse(handshake.rejection_response(rejected, method))
+            return protocol, rejected
         self.subprotocol = self.choose_subprotocol(request) or None
-        response = handshake.accept_response(request, self.subprotocol, extension, headers)
-        return response, engine
-
-    def _answer_or_fail(
-        self, profile: Profile, wire: Wire, *rest: Any
-    ) -> tuple[bytes, deflate.PerMessageDeflate | None]:
-        """``_answer``; the host can no longer tell the client of an error in it."""
-        try:
-            return self._answer(*rest)
-        except handshake.Rejected:
-            raise
-        except Exception:
-            self._refuse(profile, wire, handshake.Rejected(500, 'The application failed.'))
-            raise
-
-    def _refuse(self, profile: Profile, wire: Wire, rejected: handshake.Rejected) -> None:
-        protocol = self._options.protocol(False, _now, None)
-        method = self.environ.get('REQUEST_METHOD')
-        protocol.refuse(handshake.rejection_response(rejected, method))
-        self._open(profile, wire, protocol, b'')
-        self._options.logger.debug('refused: %s', rejected)
+        protocol = self._options.protocol(False, _now, engine)
+        protocol.out.append(
+            handshake.accept_response(request, self.subprotocol, extension, headers)
+        )
+        return protocol, None
 
     def _host_did(self, data: bytes | None) -> None:
         """The host is done with the request: so must we be."""
         self.environ.pop(_IN_ENVIRON, None)
         if self.connected:
-            failed = data is not None and data[:5] == b'HTTP/' and data[9:10] == b'5'
+            code = INTERNAL_ERROR if hosts.reports_error(data) else None
             with suppress(ConnectionClosed):
-                self._close(INTERNAL_ERROR if failed else None, None, wait=False)
+                self._close(code, None, wait=False)
 
 
 class _HostCallback(ref[Server]):
@@ -493,8 +462,7 @@ class Client(Base):
         opening = client_handshake.ClientHandshake(
             target, subprotocols, headers, deflate.offer(compression) if compression else None
         )
-        if ssl_context is not None and not isinstance(ssl_context, ssl.SSLContext):
-            raise TypeError(f'ssl_context must be an ssl.SSLContext, not {ssl_context!r}')
+        check_context(ssl_context)
         if sock is not None and not hasattr(sock, 'setblocking'):
             raise TypeError(f'sock must be a connected socket, not {sock!r}')
         if server_hostname is not None and not isinstance(server_hostname, str):
@@ -505,8 +473,7 @@ class Client(Base):
         )
         timeout = self._options.open_timeout
         dial = Dial(chosen, None if timeout is None else _now() + timeout, _now)
-        with name_the_host(target.host):
-            wire = dial.wire(target, sock, ssl_context, server_hostname)
+        wire = dial.wire(target, sock, ssl_context, server_hostname)
         try:
             response = dial.shake_hands(wire, opening)
             engine = deflate.accept_offer(compression, response.extensions)
@@ -543,17 +510,19 @@ class Client(Base):
                         ``max_queue``, ``max_fragments``, ``compression``,
                         ``logger``: see ``Client``.
         """
-        return cls(
+        # 1.x did not have it, so constructors that were written for it do not.
+        late: Any = {} if selector_class is None else {'selector_class': selector_class}
+        return cls(  # by name, as in 1.x: subclasses have constructors of their own
             url,
-            subprotocols,
-            headers,
-            receive_bytes,
-            ping_interval,
-            max_message_size,
-            ssl_context,
-            thread_class,
-            event_class,
-            selector_class,
+            subprotocols=subprotocols,
+            headers=headers,
+            receive_bytes=receive_bytes,
+            ping_interval=ping_interval,
+            max_message_size=max_message_size,
+            ssl_context=ssl_context,
+            thread_class=thread_class,
+            event_class=event_class,
+            **late,
             **options,
         )
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, overload
 from . import handshake
 from .errors import ConnectionClosed, ConnectionError
 from .options import Options
-from .profiles import BUILT_IN, Profile, resolve
+from .profiles import check_choice
 from .ws import Server
 
 if TYPE_CHECKING:
@@ -85,11 +85,7 @@ def _checked(options: dict[str, Any]) -> dict[str, Any]:
             parsed[name] = parse(others.pop(name))
     profile = others.pop('profile', None)
     kinds = [others.pop(f'{name}_class', None) for name in ('thread', 'event', 'selector')]
-    known = profile is None or isinstance(profile, Profile) or profile in list(BUILT_IN)
-    if not known or not all(kind is None or callable(kind) for kind in kinds):
-        # It says what is wrong.  Not called else: it imports the backend, which
-        # a process may want to monkey-patch first.
-        resolve(profile, *kinds)
+    check_choice(profile, *kinds)
     Options.of(
         'websocket_app',
         others.pop('receive_bytes', 4096),

@@ -126,18 +126,34 @@ def get_profile(name: str) -> Profile:
     :param name: ``"threads"``, ``"gevent"`` or ``"eventlet"``.
     :raises ValueError: for any other name.
     :raises ImportError: when that library is not installed.
+    :raises RuntimeError: on Windows.
     """
-    if name not in BUILT_IN:
-        raise ValueError(
-            f'profile must be one of {", ".join(BUILT_IN)} or a Profile, not {name!r}'
-        )
+    _check_name(name)
     # What the standard library's own classes are depends on the patching.
     return _built_in(name, _patched() if name == 'threads' else None)
 
 
+def _check_name(name: str) -> None:
+    if name not in BUILT_IN:
+        raise ValueError(
+            f'profile must be one of {", ".join(BUILT_IN)} or a Profile, not {name!r}'
+        )
+
+
 @cache
 def _built_in(name: str, patched: str | None) -> Profile:
-    return BUILT_IN[name]()
+    if sys.platform == 'win32':  # it has neither poll nor MSG_DONTWAIT
+        raise RuntimeError(
+            'simple-websocket 2 needs a POSIX system; '
+            "on Windows stay with 1.1: pip install 'simple-websocket<2'"
+        )
+    try:
+        return BUILT_IN[name]()
+    except ModuleNotFoundError as error:
+        if error.name != name:
+            raise
+        hint = f"{name} is not installed: pip install 'simple-websocket[{name}]'"
+        raise ModuleNotFoundError(hint, name=name) from error
 
 
 def resolve(
@@ -157,6 +173,7 @@ def resolve(
     """
     if profile is thread_class is event_class is selector_class is None:
         return get_profile(_detect([], sock, client))
+    check_choice(profile, thread_class, event_class, selector_class)
     injected = {
         name: value
         for name, value in (
@@ -166,11 +183,6 @@ def resolve(
         )
         if value is not None
     }
-    for name, value in injected.items():
-        if not callable(value):
-            raise TypeError(f'{name} must be a class, not {value!r}')
-    if profile is not None and not isinstance(profile, (str, Profile)):
-        raise TypeError(f'profile must be a name or a Profile, not {profile!r}')
     if isinstance(profile, Profile):
         base = profile
     elif profile is not None:
@@ -180,6 +192,28 @@ def resolve(
     if injected:
         return replace(base, name=f'injected into {base.name}', link=None, **injected)
     return base
+
+
+def check_choice(
+    profile: Profile | str | None, thread_class: Any, event_class: Any, selector_class: Any
+) -> None:
+    """Check what a caller has chosen; imports no backend, which a process may want to
+    monkey-patch first.
+
+    :raises TypeError: for anything but a profile, its name or a class.
+    :raises ValueError: for a name that there is not.
+    """
+    for name, value in (
+        ('thread_class', thread_class),
+        ('event_class', event_class),
+        ('selector_class', selector_class),
+    ):
+        if value is not None and not callable(value):
+            raise TypeError(f'{name} must be a class, not {value!r}')
+    if profile is not None and not isinstance(profile, (str, Profile)):
+        raise TypeError(f'profile must be a name or a Profile, not {profile!r}')
+    if isinstance(profile, str):
+        _check_name(profile)
 
 
 def _detect(injected: list[Any], sock: Any, client: bool) -> str:
@@ -197,10 +231,11 @@ def _detect(injected: list[Any], sock: Any, client: bool) -> str:
     hub = None if injected else calling_hub(main=False)
     if hub is not None:
         warnings.warn(
-            f'a plain blocking socket inside a {hub} hub: waiting on it '
-            f'freezes every other greenlet; monkey-patch the process or pass profile=',
+            f'a plain blocking socket inside a {hub} hub: waiting on it freezes every '
+            f"other greenlet; monkey-patch the process, or serve with {hub}'s own "
+            f'WSGI server',
             RuntimeWarning,
-            stacklevel=5,
+            stacklevel=5,  # _detect, resolve, __init__, accept, and who called that
         )
     return 'threads'
 

@@ -419,6 +419,7 @@ cdef object come_back(object link, came):
         if (
             (type(came) is str or type(came) is bytes)
             and not PyLong_AsLong(get(protocol, STATE)) and not is_set(link, FINISHED)
+            and (is_none(protocol, MESSAGES) or not get(protocol, MESSAGES))
         ):
             set_slot(link, BLOCKED, False)
             set_slot(link, WAITING, get(link, WAITING) - 1)

@@ -62,12 +62,14 @@ _TURN = 32
 
 
 class TransportWire(Wire):
-    """A transport, reduced to what ``Link`` does with a wire."""
+    """A transport, reduced to what ``Link`` does with a wire.  Of ``Wire``'s own
+    methods none that reads works: ``AioLink`` never reads, it is told."""
 
     transport: asyncio.Transport
 
     def __init__(self) -> None:
-        # Nothing of Wire's: it has a socket, which is the transport's here.
+        # Not Wire's, which wants a socket: it is the transport's here.
+        self.sock = self.raw_send = None
         self.full = False  #: TCP has not taken all that was written
         self.lost = False  #: the transport is gone, and the socket with it
         self.tls = False
@@ -131,7 +133,7 @@ class TransportWire(Wire):
 
     def let_go(self) -> None:
         # In a forked child, whose loop shares the parent's poll: it is left alone.
-        tcp = getattr(getattr(self, 'sock', None), '_sock', None)
+        tcp = getattr(self.sock, '_sock', None)
         if isinstance(tcp, socket.socket):
             with suppress(OSError):
                 os.close(tcp.detach())
@@ -186,9 +188,9 @@ class AioLink(Link, asyncio.BufferedProtocol):
         '_room_size',
         '_rung',
         '_usual_room',
-        '_taken',
+        '_accepted',
         '_timer',
-        '_turn',
+        '_in_a_row',
         '_waiters',
         'on_lost',
     )
@@ -203,9 +205,9 @@ class AioLink(Link, asyncio.BufferedProtocol):
         self._room_size = MAX_APPETITE  #: bytes to read at once
         self._timer: asyncio.TimerHandle | None = None
         self._armed: float | None = None
-        self._taken = 0  # bytes, of those in _sent, that TCP has taken
+        self._accepted = 0  # bytes, of those in _sent, that TCP has taken
         self._reading = True
-        self._turn = 0
+        self._in_a_row = 0  # messages, since the receiver last waited
         self._receiver: asyncio.Future[Message | None] | None = None
         # Of the short way to wait: a future that is never done, and one that is.
         self._pending: asyncio.Future[None] | None = None
@@ -259,7 +261,7 @@ class AioLink(Link, asyncio.BufferedProtocol):
 
     def resume_writing(self) -> None:
         self.wire.full = False
-        self._taken = self._sent
+        self._accepted = self._sent
         # Not at once: asyncio goes on with the transport when we return, and
         # one that a write of ours had just broken would end twice.
         self._loop.call_soon(self._on_writable)
@@ -287,7 +289,7 @@ class AioLink(Link, asyncio.BufferedProtocol):
 
     def _flush(self) -> bool:
         if super()._flush() and not self.wire.full:
-            self._taken = self._sent
+            self._accepted = self._sent
             return True
         return False
 
@@ -327,6 +329,12 @@ class AioLink(Link, asyncio.BufferedProtocol):
             if not waiter.done() and ready():
                 waiter.set_result(None)
 
+    def wake(self) -> None:
+        self._notify()
+
+    def make_room(self) -> None:
+        self._use_room()
+
     def abandon(self) -> None:
         with suppress(RuntimeError):  # the loop is closed; so is the transport soon
             self._loop.call_soon_threadsafe(self.give_up)
@@ -354,7 +362,11 @@ class AioLink(Link, asyncio.BufferedProtocol):
         return True
 
     async def _pause(self, waiter: asyncio.Future[Any], deadline: float | None) -> bool:
-        """Wait for a future that _notify resolves; False when time is over."""
+        """Wait for a future that ``_notify`` or the deadline resolves.
+
+        :returns: True: look again.  False, without a wait, where the deadline has
+                  passed already.
+        """
         if deadline is None:
             await waiter
             return True
@@ -374,7 +386,7 @@ class AioLink(Link, asyncio.BufferedProtocol):
             raise self._second_receiver()
         if self.protocol.messages or not self._reading:
             return self._take_in_turn(timeout)
-        self._turn = 0
+        self._in_a_row = 0
         return self._wait_for_message(timeout)
 
     def iterate(self, connection: Any) -> Any:
@@ -382,9 +394,9 @@ class AioLink(Link, asyncio.BufferedProtocol):
         return connection
 
     async def _take_in_turn(self, timeout: float | None) -> Message | None:
-        self._turn += 1
-        if self._turn > _TURN:
-            self._turn = 0
+        self._in_a_row += 1
+        if self._in_a_row > _TURN:
+            self._in_a_row = 0
             await asyncio.sleep(0)
         message = self.protocol.take()
         if message is None:
@@ -457,7 +469,7 @@ class AioLink(Link, asyncio.BufferedProtocol):
             self._sent += len(frame)
             wire.transport.write(frame)
             if not wire.full:
-                self._taken = self._sent
+                self._accepted = self._sent
         return self._wait_for_tcp(timeout)
 
     def _send_rest(  # type: ignore[override]
@@ -480,15 +492,15 @@ class AioLink(Link, asyncio.BufferedProtocol):
         mark = self._unsent_mark()
         deadline = None if timeout is None else self.now() + timeout
         try:
-            await self._until(lambda: self._taken >= mark or self.finished, deadline)
+            await self._until(lambda: self._accepted >= mark or self.finished, deadline)
         except asyncio.CancelledError:
             # No frame would be torn if it stayed.  But who cancels a send
             # takes it for not sent, may repeat it, and so may fill the memory
             # on behalf of a peer that does not read (invariants 2 and 6).
-            if self._taken < mark:
+            if self._accepted < mark:
                 self._poison()
             raise
-        if self._taken < mark:
+        if self._accepted < mark:
             if not self.finished:
                 self._poison()
                 error = TimeoutError(f'the peer did not take the message in {timeout} s')

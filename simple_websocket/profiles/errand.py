@@ -2,10 +2,9 @@
 
 The caller waits while a greenlet of the hub's thread does what is asked: on a real
 lock or, where its own thread has a hub, in that, which goes on and may run errands for
-the other.  It may leave before that is over: interrupted (Ctrl-C), or
-since its time is up while the hub is busy.  Then it has the errand recalled, which may
-not have begun, may wait, or be done: a message that it has fetched meanwhile is the
-next receiver's.
+the other.  A caller that leaves early, interrupted (Ctrl-C) or out of time while the
+hub is busy, recalls the errand, whether it has not begun, is waiting, or is done: a
+message that it has fetched goes to the next receiver.
 """
 
 from __future__ import annotations
@@ -122,7 +121,11 @@ class Errand:
     def result(self) -> Any:
         """What came of it, raised or returned."""
         if self._error is not None:
-            raise self._error
+            try:
+                raise self._error
+            finally:
+                # Its traceback leads back here, and our waker is a descriptor.
+                self._error = None
         return self._result
 
     def leave(self) -> None:

@@ -39,8 +39,8 @@ def _listen(
 def _forget(hub: Any, listener: Any) -> None:
     """Have the hub call a listener no more; None is of an interrupted start."""
     if listener is not None:
-        # The hub goes on to look at the number, which may be nobody's; and it has
-        # no listener any more where an exception out of nowhere came behind this.
+        # ``remove`` may call into a poll that no longer knows the number, or find
+        # that the listener has gone in an interrupted call before.
         with suppress(OSError, KeyError):
             hub.remove(listener)
 
@@ -50,10 +50,9 @@ def _ignore(*_: Any) -> None:
 
 
 class _Ear(Ear):
-    """Its ``lost`` is called where the new descriptor is made, in any greenlet.
-
-    (``tb``, which the hub calls in its own turn, it forgets when the greenlet that
-    added the listener has ended.)
+    """Its ``lost`` is the hub's ``mark_as_closed``, called by whoever makes the next
+    descriptor of that number, in any greenlet.  (The hub's ``tb``, called in its own
+    turn, would be forgotten once the greenlet that added the listener has ended.)
     """
 
     def start(self) -> None:
@@ -113,7 +112,7 @@ class _Mailbox:
         waker = self._waker
         if waker is not None:
             waker.wake()
-        else:  # who closed it may have seen the call or not
+        else:  # ``drop`` may have taken the call along already
             with suppress(ValueError):
                 self._calls.remove(function)
                 return False

@@ -5,7 +5,7 @@ write that TCP takes whole.  A decorator here gives a class methods in C
 (``_express*.pyx``) that see whether this is such a message, and do all that it
 needs; for any other they call the method of the class that has their name.  So
 what is said there is what happens, and these only make it short.  Those of a
-connection do so for its link, of which its decorator tells what they look at.
+connection act on its link, whose own decorator has told them which slots to look at.
 
 Where the compiled codec is not, nothing changes.
 """
@@ -94,6 +94,10 @@ class Messages:
             raise StopIteration from None
 
 
+#: What ``put_to_many`` says of a connection.
+SENT, PARTLY = 0, -1
+
+
 def put_to_many(
     connections: list[Base], frame: bytes, size: int, ident: int
 ) -> list[int | None]:
@@ -102,8 +106,9 @@ def put_to_many(
 
     :param frame: of a payload of ``size`` bytes, not compressed.
     :param ident: the thread that calls.
-    :returns: for each 0; -1, where TCP has taken some of it and the rest is its
-              link's ``_unsent`` now; or None, where nothing was sent: ``offer`` it.
+    :returns: for each ``SENT``; ``PARTLY``, where TCP has taken some of it and the
+              rest is its link's ``_unsent`` now; or None, where nothing was sent:
+              ``offer`` it.
     """
     return [None] * len(connections)
 

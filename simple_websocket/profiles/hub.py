@@ -3,12 +3,12 @@
 There is no greenlet of our own.  The path of one message, call by call, where
 ``express`` has made it short:
 
-* the hub's poll returns, and behind it that of all links of the hub, which calls
+* the hub's poll returns, then the one that all links of the hub share, which calls
   ``_on_readable`` of those that have something (``readers.py``);
 * that calls recv, makes the message of what came, and switches to the greenlet
   that waits in ``receive``, which returns it;
 * ``send`` makes a frame and calls send;
-* the next ``receive`` switches to the hub, which is back behind the recv.
+* the next ``receive`` switches to the hub, which goes on after its recv.
 
 So a message costs one recv, one switch to and fro, one send, and its share of the
 two polls.
@@ -29,7 +29,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, NoReturn
 
 from ..close_codes import ABNORMAL_CLOSURE
 from ..errors import ConnectionClosed, SimpleWebsocketError
@@ -160,7 +160,7 @@ class HubLink(Link):
         self._switch_out()
 
     def _release(self) -> None:
-        self._reading = False  # for good: closing it does what ``_watch`` would do first
+        self._reading = False  # ``drop`` removes it for good; ``_watch`` need not
         self._readers.drop(self.wire.fd, self)
         self._watch(False, False)
         self._arm(None)
@@ -265,7 +265,7 @@ class HubLink(Link):
         protocol = self.protocol
         if self._taken >= TURN:
             self._give_way()
-        waiting = self._receiver
+        before = self._receiver  # who waits already, if somebody does
         try:
             if self._handed is not None:
                 self._guarded(self._reclaim)
@@ -280,12 +280,12 @@ class HubLink(Link):
         except SimpleWebsocketError:
             raise
         except BaseException:
-            if self._receiver is waiting and self._handed is None:
-                # Not in the wait: a message may have been on its way out.
+            if self._receiver is before and self._handed is None:
+                # It came outside the wait: a message may have been on its way out.
                 self._guarded(self._poison)
             raise
         finally:
-            self._receiver = waiting
+            self._receiver = before
 
     def _give_way(self) -> None:
         """Let the others run: a peer that sends faster than the application
@@ -304,6 +304,13 @@ class HubLink(Link):
         if not self.finished:
             self._guarded(self._after if self.protocol.paused else self._catch_up)
             self._kick()
+
+    def make_room(self) -> None:
+        if self._get_ident() != self._home and not self.finished:
+            self._call_home(self.make_room)
+            return
+        super().make_room()
+        self._kick()
 
     def _catch_up(self) -> None:
         """There is room again: what TLS holds would make nothing readable."""
@@ -533,7 +540,7 @@ class HubLink(Link):
             self.abandon()
             raise ConnectionClosed(ABNORMAL_CLOSURE) from TimeoutError(str(busy))
 
-    def _end_alone(self) -> None:
+    def _end_alone(self) -> NoReturn:
         """The hub's thread has ended: nobody else touches this link any more.
 
         :raises ConnectionClosed: always.

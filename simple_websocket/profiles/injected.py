@@ -86,6 +86,9 @@ class InjectedLink(LockedLink):
         self._parked = False  # a receiver will look at what is handed over
         self._green = True  # until the reader finds itself in a thread of its own
         self.thread = thread_class(target=self._run)
+        if hasattr(self.thread, 'daemon'):  # no program waits for a peer to end
+            with suppress(AttributeError):
+                self.thread.daemon = True
         self._waker = Waker()
 
     def start(self) -> None:

@@ -12,7 +12,19 @@ CPython 3.12 and 3.13 leave the jump back of ``while condition:`` out of the
 ``try``, and it is one of the places where signals are looked for.
 
 Who may call what: ``receive`` one caller at a time, a second one gets an
-error; ``send`` and ``close`` anyone, from any OS thread, at any time.
+error; ``send`` and ``close`` anyone, from any OS thread, at any time.  (On asyncio
+only the thread of the loop.)
+
+The ways for a link to end:
+
+    _begin_close  the closing handshake; TCP ends after it
+    _lose         TCP broke under a write: read what it still holds, then 1006
+    _poison       half a frame or half a step may be done: 1006, TCP closed at once
+    give_up       ``_poison``, for callers outside a step
+    abandon       the same soon, from a finaliser: takes no lock, raises nothing
+    _end_alone    the hub's thread has ended (``hub.py``)
+    _orphan       in a forked child: close our copy of the descriptor, say nothing
+    _finish       where all but the last two arrive: watchers and descriptor go
 """
 
 from __future__ import annotations
@@ -37,16 +49,15 @@ from .wire import Wire, is_of_tcp
 #: messages, and never more than this beyond what the queue allows.
 READ_SIZE = 65536
 
-
-#: Bytes that a record of TLS has, at most (RFC 8446 section 5.1): read whole, it
-#: leaves nothing in OpenSSL, which no poll would tell of.
+#: Most bytes in a TLS record (RFC 8446 section 5.1): a read as large leaves nothing
+#: in OpenSSL's buffer, of which no poll tells.
 TLS_RECORD = 1 << 14
 
 #: Reads in a row, at most, before anything else gets a turn.
 READS = 16
 
-#: Seconds that a wait of a thread lasts, at most: poll() counts milliseconds in 31
-#: bits.  Who has longer looks at the clock and waits again.
+#: Most seconds that a thread waits in one go, since poll() counts milliseconds in 31
+#: bits.  Longer waits are made of several.
 LONGEST_WAIT = 86400.0
 
 #: Messages that a receiver in a hub takes in a row before others get a turn.
@@ -89,10 +100,12 @@ class Link:
         self.protocol = protocol
         self.now = now
         self.finished = False  #: the file descriptor was given back
-        self._unsent: bytes | memoryview = b''
+        self._unsent: bytes | memoryview = b''  #: begun, and not yet taken by TCP
+        #: Bytes that ``_flush`` has written.  Not a total: that it has reached what
+        #: ``_unsent_mark`` said is all that it tells.
         self._sent = 0
         self._half_closed = False
-        self._home: int | None = None  #: the only thread that may touch it, if there is one
+        self._home: int | None = None  #: the thread that made it, where that is not like others
         self._inside = False  #: somebody is in a step that must not be interrupted
         self._handed: Message | None = None  #: for who waits in ``receive``, past the queue
         self._handing = False  #: a message is on its way out of ``receive``
@@ -394,6 +407,17 @@ class Link:
         self._settle()
         self._notify()
 
+    def make_room(self) -> None:
+        """The application has taken messages out of the queue itself."""
+        self._guarded(self._use_room)
+
+    def _use_room(self) -> None:
+        self.protocol.resume()
+        if not self.finished:
+            if self.wire.tls:
+                self._read_all()  # what TLS holds makes nothing readable
+            self._after()
+
     def _put(self, opcode: int, payload: Payload) -> None:
         """Send from a signal handler that interrupted one of our own steps."""
         if self.protocol.state <= ENDING:
@@ -416,8 +440,9 @@ class Link:
 
         :param made: see ``Protocol.shared_frame``.
         :param insist: whether to put it behind what TCP has not taken yet.
-        :returns: 0 when TCP has taken all of it; what to give to ``wait_until_sent``
-                  while it has not; None when it was not begun, since something
+        :returns: 0 when TCP has taken all of it, or it was put off behind the step
+                  that this call interrupts; what to give to ``wait_until_sent``
+                  while TCP has not; None when it was not begun, since something
                   is before it.
         :raises ConnectionClosed: when it can't be sent.
         """
@@ -477,9 +502,9 @@ class Link:
         self._guarded(self._poison)
 
     def interrupted(self) -> None:
-        """An exception has come out of ``receive``, perhaps out of nowhere.  A message
-        that it had not got hold of is the next receiver's.  With one in its hands
-        the connection fails, rather than to go on without it."""
+        """``receive`` was interrupted.  A message that it had not picked up yet goes
+        back to the queue.  One that it was about to return (``_handing``) may be
+        lost, so the connection fails rather than going on without it."""
         if self._handing:
             self._handing = False
             self.give_up()
@@ -543,7 +568,7 @@ class _Register:
 _live = _Register()
 
 
-def give_up(wire: Wire) -> None:
+def discard(wire: Wire) -> None:
     """Close a wire, with the link that may have been made on it already."""
     for link in _live:
         if link.wire is wire:

@@ -7,7 +7,7 @@ none of them can be switched away inside.
 
 A signal handler may interrupt a thread inside a step and call ``send``
 itself.  The lock is reentrant, so that does not deadlock, and ``_inside``
-tells: the handler's frame is put behind by the step that it interrupted.
+tells: the interrupted step sends the handler's frame after its own.
 
 A file descriptor may not be given back while a thread waits on its number in
 the kernel: another connection could get it.  ``_waiting`` counts them, and

@@ -1,8 +1,8 @@
 """How a hub is told which connections there are to read.
 
-All links of a hub are behind one descriptor, where the platform has a way to
-(``_poll.pyx``): the hub watches one thing, and a turn of it reads many of them, so
-that it can look ahead.  Elsewhere the hub watches each.
+All links of a hub share one epoll where there is one (``_poll.pyx``): the hub
+watches a single descriptor, and one turn of it reads many links, and can have the
+memory of the next fetched meanwhile.  Elsewhere the hub watches each.
 
 Hubs know a descriptor by its number, of which nobody tells them when it changes
 hands.  So a link is removed before its descriptor is given back; and where the
@@ -134,7 +134,7 @@ class Readers(SharedPoll):  # type: ignore[misc]
 
     def __init__(self, hub: Any, kind: type[Ear]) -> None:
         super().__init__()
-        self._hub = ref(hub)  # which keeps us
+        self._hub = ref(hub)  # weak: the hub keeps us alive, not we it
         self._kind = kind
         self._ear: Ear | None = None
 

@@ -14,13 +14,12 @@ the watchman reads (``watchman.py``).  The path of one message, call by call:
 So a message costs one recv and one send, and the GIL goes round once.  Where
 nothing is in the way of a message, ``express`` does all of that.
 
-Who waits in recv for a connection that another thread closes comes back with
-what the peer sends next, be it its Close.  From a peer that stays silent he is
-released by ``shutdown(SHUT_RD)``: a Close can still be read after it, but what
-would fill TCP's window only with pauses, since Linux does not tell the peer of
-room any more.  TLS takes that shutdown for an attack and a Unix socket's peer
-could write no more, so there the receiver polls, and a waker is polled beside
-it.
+A receiver blocked in recv while another thread closes returns with the peer's
+next bytes, mostly its Close.  If the peer is silent, ``shutdown(SHUT_RD)`` wakes
+it.  A Close can still be read then, but more than TCP's window arrives only with
+pauses, since Linux no longer announces room.  TLS would take that shutdown for
+truncation, and the peer of a Unix socket could not write any more: there the
+receiver polls, with a waker beside the socket.
 """
 
 from __future__ import annotations
@@ -91,6 +90,8 @@ class ThreadLink(LockedLink):
         'passed_over',
     )
 
+    _watchman: Watchman
+
     def __init__(self, wire: Wire, protocol: Protocol, now: Callable[[], float]) -> None:
         super().__init__(wire, protocol, now)
         self._changed: Any = None  #: a Condition, once somebody waits for one
@@ -108,7 +109,7 @@ class ThreadLink(LockedLink):
         self.passed_over = False  #: it does not come in its rounds
         wire.be_blocking()
         try:
-            self._watchman = Watchman.on_duty(self)
+            Watchman.look_after_from_now(self)
         except BaseException:
             if self._waker is not None:
                 self._waker.close()
@@ -261,7 +262,8 @@ class ThreadLink(LockedLink):
                 self._close_wire()
             return None
         protocol = self.protocol
-        if isinstance(came, (str, bytes)) and protocol.state == OPEN:
+        # The application may have put messages into the queue meanwhile.
+        if isinstance(came, (str, bytes)) and protocol.state == OPEN and not protocol.messages:
             protocol.heard = protocol.answering = True
             return came
         self._inside = True
@@ -386,6 +388,13 @@ class ThreadLink(LockedLink):
         waker = self._waker  # another thread may be about to take it away
         if waker is not None:
             waker.wake()
+        elif self._blocked and self.protocol.messages:
+            # Nothing but bytes brings a thread back from recv: a pong will do.
+            self._guarded(self._ask_for_a_pong)
+
+    def _ask_for_a_pong(self) -> None:
+        self.protocol.ping()
+        self._after()
 
     # -- the watchman's side ----------------------------------------------
 

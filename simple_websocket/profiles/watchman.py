@@ -122,8 +122,8 @@ class Watchman:
     _birth = original('threading', 'Lock')()
 
     @classmethod
-    def on_duty(cls, link: ThreadLink) -> Watchman:
-        """The process's watchman, who looks after ``link`` from now on."""
+    def look_after_from_now(cls, link: ThreadLink) -> None:
+        """Give a link the process's watchman, who calls it from now on."""
         with cls._birth:
             watchman = cls._current
             if watchman is None:
@@ -139,10 +139,9 @@ class Watchman:
                 finally:
                     if thread.is_alive():  # perhaps with Ctrl-C right behind the start
                         cls._current = watchman
-            link._watchman = watchman
+            link._watchman = watchman  # first: its round may come at once
             watchman._links[link.wire.fd] = link
             watchman.include(link)
-            return watchman
 
     def __init__(self) -> None:
         self.ident: int | None = None  #: of its thread
@@ -177,13 +176,13 @@ class Watchman:
             self._round[link.wire.fd] = link
 
     def pass_over(self, link: ThreadLink) -> None:
-        """Do so no more; both are told under the link's lock."""
+        """Leave a link out of the rounds; as ``include``, with its lock held."""
         link.passed_over = True
         if self._links.get(link.wire.fd) is link:
             self._round.pop(link.wire.fd, None)
 
     def expect(self, link: ThreadLink, deadline: float) -> None:
-        """Call the link's ``on_time`` then; told in a step of the link."""
+        """Call the link's ``on_time`` then; call this inside a step of the link."""
         if link.due is None or deadline < link.due:
             link.due = deadline
             self._expected.append((deadline, link.wire.fd))

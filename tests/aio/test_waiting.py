@@ -444,7 +444,7 @@ async def test_a_second_receiver_behind_a_turn_is_one_too_many(role):
     async with end(role) as (ws, peer):
         await peer.send(*[(TEXT, b'x')] * 20)
         await ws.receive(5)
-        ws._link._turn = 1000
+        ws._link._in_a_row = 1000
 
         async def take_all():
             while ws.input_buffer:

@@ -6,6 +6,7 @@ import base64
 import dataclasses
 import re
 import types
+from email import message_from_string
 
 import h11
 import pytest
@@ -488,6 +489,7 @@ class TestSubprotocols:
         ('option', 'expected'),
         [
             (None, []),
+            ('', []),  # of 1.x
             ([], []),
             ('chat', ['chat']),
             (['b', 'a'], ['b', 'a']),
@@ -508,7 +510,6 @@ class TestSubprotocols:
             ([1], TypeError),
             ([b'a'], TypeError),
             ([None], TypeError),
-            ('', ValueError),
             ('a b', ValueError),
             ('a,b', ValueError),
             (['a', 'a'], ValueError),
@@ -548,6 +549,8 @@ class TestHeaders:
             ([('A', '1'), ['A', '2']], [('A', '1'), ('A', '2')]),
             (Any([('A', ' 1\t')]), [('A', '1')]),
             ({'A': 'x\ty "z"'}, [('A', 'x\ty "z"')]),
+            ({b'A': b'Basic dTpw', 'B': b'2'}, [('A', 'Basic dTpw'), ('B', '2')]),
+            (message_from_string('A: 1\nA: 2\n\n'), [('A', '1'), ('A', '2')]),
         ],
     )
     def test_any_mapping_and_any_pairs_are_taken(self, headers, expected):
@@ -565,9 +568,11 @@ class TestHeaders:
             ([('A', '1', '2')], TypeError),
             ([1], TypeError),
             ({'A': 1}, TypeError),
-            ({'A': b'1'}, TypeError),
             ({'A': ['1']}, TypeError),
-            ({b'A': '1'}, TypeError),
+            ({'A': bytearray(b'1')}, TypeError),
+            ({'A': b'1\r\nB: 2'}, ValueError),
+            ({'A': b'\xe9'}, ValueError),
+            ({b'': b'1'}, ValueError),
             ({'': '1'}, ValueError),
             ({'A B': '1'}, ValueError),
             ({'A:': '1'}, ValueError),
@@ -835,24 +840,20 @@ class TestClientRequest:
         client = ClientHandshake(
             parse_url('ws://u:p@a'),
             ['a', 'b'],
-            types.MappingProxyType({'Cookie': 'c=1', 'X-More': '2'}),
+            types.MappingProxyType({'Origin': 'http://page.example', 'X-More': '2'}),
             'permessage-deflate',
-            'http://page.example',
         )
         assert lines(client)[6:] == [
             'Sec-WebSocket-Protocol: a, b',
             'Sec-WebSocket-Extensions: permessage-deflate',
-            'Origin: http://page.example',
             'Authorization: Basic dTpw',
-            'Cookie: c=1',
+            'Origin: http://page.example',
             'X-More: 2',
         ]
 
-    @pytest.mark.parametrize('name', ['Host', 'hOST', 'Origin', 'Authorization'])
+    @pytest.mark.parametrize('name', ['Host', 'hOST', 'Authorization'])
     def test_a_header_of_the_caller_replaces_ours(self, name):
-        client = ClientHandshake(
-            parse_url('ws://u:p@a'), None, {name: 'mine'}, origin='http://a'
-        )
+        client = ClientHandshake(parse_url('ws://u:p@a'), None, {name: 'mine'})
         found = [x for x in lines(client) if x.lower().startswith(name.lower() + ':')]
         assert found == [f'{name}: mine']
 
@@ -867,13 +868,9 @@ class TestClientRequest:
             *(({'headers': {'X': poison}}, ValueError) for poison in POISON),
             *(({'headers': {poison: 'x'}}, ValueError) for poison in POISON),
             *(({'subprotocols': [poison]}, ValueError) for poison in POISON),
-            *(({'origin': poison}, ValueError) for poison in POISON),
             *(({'extensions': poison}, ValueError) for poison in POISON),
             ({'headers': [('Host', 'a'), ('host', 'b')]}, ValueError),
             ({'headers': [('Origin', 'a'), ('origin', 'b')]}, ValueError),
-            ({'origin': ''}, ValueError),
-            ({'origin': 'a b'}, ValueError),
-            ({'origin': 1}, TypeError),
         ],
     )
     def test_what_can_not_be_sent_is_refused_by_name(self, arguments, error):
@@ -881,7 +878,7 @@ class TestClientRequest:
             ClientHandshake(A, **arguments)
 
     def test_our_own_server_accepts_it(self):
-        client = ClientHandshake(A, ['a', 'b'], {'X': 'y'}, 'x; y', 'http://p')
+        client = ClientHandshake(A, ['a', 'b'], {'X': 'y', 'Origin': 'http://p'}, 'x; y')
         first, *fields = lines(client)
         method, target, version = first.split(' ')
         pairs = [tuple(field.split(': ', 1)) for field in fields]

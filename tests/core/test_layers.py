@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -21,10 +22,11 @@ PACKAGE = pathlib.Path(simple_websocket.__file__).parent
 #: From the bottom to the top: a module imports from layers below its own.
 #: What a line has in one tuple knows nothing of each other.
 LAYERS = (
-    ('authority', 'errors'),
+    ('authority', 'errors', 'hosts'),
     ('codec', 'close_codes', 'deflate', 'handshake', 'inbox'),
     ('client_handshake', 'environ', 'protocol'),
-    ('profiles', 'hosts', 'options'),
+    ('options',),
+    ('profiles',),
     ('connection', 'dial'),
     ('aiodial', 'asgi', 'takeover'),
     ('ws', 'aiows'),
@@ -51,6 +53,7 @@ MAX_LINES = 620
 MAX_FUNCTION_LINES = 65
 
 FILES = sorted(PACKAGE.rglob('*.py'))
+COMPILED = sorted(PACKAGE.rglob('*.pyx'))
 each_file = pytest.mark.parametrize(
     'path', FILES, ids=[str(path.relative_to(PACKAGE)) for path in FILES]
 )
@@ -88,6 +91,13 @@ def imports(path):
     return found
 
 
+def compiled_imports(path):
+    """What a Cython file imports of the package, by module names."""
+    package = ['simple_websocket', *path.relative_to(PACKAGE).parts[:-1]]
+    found = re.findall(r'^from (\.+)(\w*) c?import', path.read_text(), re.MULTILINE)
+    return ['.'.join([*package[: len(package) - len(dots) + 1], name]) for dots, name in found]
+
+
 def inner(name):
     """The module of the table that an imported name is part of, or None."""
     parts = name.split('.')
@@ -111,6 +121,14 @@ def test_imports_point_downward(path):
         if target is not None and not within and not RANK[target] < RANK[own]:
             wrong.append(f'{path.name}:{line} {own} imports {target}')
     assert not wrong
+
+
+@pytest.mark.parametrize('path', COMPILED, ids=lambda path: path.name)
+def test_compiled_imports_point_downward(path):
+    own = inner('.'.join(['simple_websocket', *path.relative_to(PACKAGE).with_suffix('').parts]))
+    targets = {inner(name) for name in compiled_imports(path)}
+    assert targets
+    assert all(target == own or RANK[target] < RANK[own] for target in targets)
 
 
 @each_file

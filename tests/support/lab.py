@@ -35,6 +35,7 @@ class Codec(NamedTuple):
 CODECS = {'wsproto': Codec('wsproto', seam.WsprotoDecoder, seam.wsproto_encode)}
 CODECS.setdefault(seam.NAME, Codec(seam.NAME, seam.Decoder, seam.encode))
 
+
 def deflated(payload: bytes, final: bool = False) -> bytes:
     """A message as RFC 7692 section 7.2.1 compresses it, by zlib alone."""
     compressor = zlib.compressobj(6, zlib.DEFLATED, -15)

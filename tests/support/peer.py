@@ -192,10 +192,7 @@ def connected(
 
 def switching(request: bytes, *headers: bytes) -> bytes:
     """The 101 to a request."""
-    fields = dict(
-        line.lower().split(b': ', 1) if i == 0 else line.split(b': ', 1)
-        for i, line in enumerate(request.split(b'\r\n')[1:])
-    )
+    fields = dict(line.split(b': ', 1) for line in request.split(b'\r\n')[1:])
     key = {name.lower(): value for name, value in fields.items()}[b'sec-websocket-key']
     token = base64.b64encode(hashlib.sha1(key + GUID.encode()).digest())
     lines = [

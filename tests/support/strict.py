@@ -2,7 +2,7 @@
 
 It takes them as they come, whole frames or not, and fails at the first one
 that RFC 6455 or RFC 7692 does not allow: a wrong mask, a length in too many
-bytes, a reserved bit or opcode, a torn message, anything behind a Close.
+bytes, a reserved bit or opcode, a torn message, anything after a Close.
 """
 
 from __future__ import annotations
@@ -11,9 +11,8 @@ import struct
 import zlib
 from typing import Any
 
+from .codes import VALID
 from .frames import BINARY, CLOSE, PING, PONG, TEXT, xor
-
-_SENDABLE = {1000, 1001, 1002, 1003, *range(1007, 1015)}
 
 
 class Strict:
@@ -98,7 +97,7 @@ class Strict:
             assert len(payload) != 1, 'half a close code'
             if payload:
                 code = int.from_bytes(payload[:2], 'big')
-                assert code in _SENDABLE or 3000 <= code < 5000, f'close code {code}'
+                assert code in VALID, f'close code {code}'
                 payload[2:].decode()
             self.close = payload
         elif opcode < 8:

@@ -388,7 +388,7 @@ def test_a_timeout_of_the_hosts_socket_is_no_disconnect(world, classes):  # A13
     assert ws.connected
 
 
-def test_two_thousand_messages_back_and_forth(world, classes):
+def test_a_thousand_messages_back_and_forth(world, classes):
     with both_ends(world, classes, classes) as (server, client):
 
         def echo():

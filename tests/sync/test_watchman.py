@@ -141,7 +141,7 @@ def test_links_that_are_made_meanwhile_disturb_nobody_who_gives_up(world, monkey
         poison(self)
 
     monkeypatch.setattr(type(ws._link), '_poison', making_more)
-    links.give_up(ws._link.wire)
+    links.discard(ws._link.wire)
     monkeypatch.undo()
     assert not ws.connected
     peer.expect_eof()

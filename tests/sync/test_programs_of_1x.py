@@ -1,0 +1,201 @@
+"""What programs that were written for 1.x do, and 1.x took."""
+
+from __future__ import annotations
+
+import ctypes
+import ssl
+import threading
+
+import pytest
+from support.frames import CLOSE, PING, PONG, TEXT
+from support.peer import accepted, connected, environ_for, is_receiving, tcp_pair
+
+from simple_websocket import Client, Server
+
+
+class OldServer(Server):
+    """With the constructor that one of 1.x has."""
+
+    def __init__(
+        self,
+        environ,
+        subprotocols=None,
+        receive_bytes=4096,
+        ping_interval=None,
+        max_message_size=None,
+        thread_class=None,
+        event_class=None,
+        selector_class=None,
+    ):
+        super().__init__(
+            environ, subprotocols, receive_bytes, ping_interval, max_message_size,
+            thread_class, event_class, selector_class,
+        )  # fmt: skip
+
+
+class OldClient(Client):
+    """The same."""
+
+    def __init__(
+        self,
+        url,
+        subprotocols=None,
+        headers=None,
+        receive_bytes=4096,
+        ping_interval=None,
+        max_message_size=None,
+        ssl_context=None,
+        thread_class=None,
+        event_class=None,
+    ):
+        super().__init__(
+            url, subprotocols, headers, receive_bytes, ping_interval, max_message_size,
+            ssl_context, thread_class, event_class,
+        )  # fmt: skip
+
+
+class LooseServer(Server):
+    def __init__(self, environ, **options):
+        super().__init__(environ, **options)
+
+
+class LooseClient(Client):
+    def __init__(self, url, **options):
+        super().__init__(url, **options)
+
+
+@pytest.mark.parametrize('kind', [OldServer, LooseServer, OldClient, LooseClient])
+def test_a_subclass_may_have_a_constructor_of_its_own(world, monkeypatch, kind):
+    if issubclass(kind, Server):
+        _, ours = tcp_pair(world)
+        ws = kind.accept(environ_for(ours), max_message_size=5)
+    else:
+        monkeypatch.setattr('support.peer.Client', kind)
+        ws, _ = connected(world, max_message_size=5)
+    assert type(ws) is kind and ws._options.max_message_size == 5
+    ws._link.abandon()
+
+
+def answer_pings_of(ws, peer):
+    """In recv, a thread comes back with bytes only: it asks for a pong."""
+    if getattr(ws._link, '_waker', True) is None:
+        peer.expect(PING, b'')
+        peer.send((PONG, b''))
+
+
+def test_who_waits_is_given_what_the_application_puts_into_the_buffer(end, world):
+    ws, peer = end()
+    receiver = world.spawn(ws.receive)
+    world.wait_until(lambda: is_receiving(ws))
+    ws.input_buffer.append('from within')
+    ws.event.set()
+    answer_pings_of(ws, peer)
+    assert receiver.join() == 'from within'
+    peer.send((TEXT, b'from without'))
+    assert ws.receive(5) == 'from without'
+
+
+def test_what_is_in_the_buffer_comes_before_what_the_peer_sends_then(end, world):
+    ws, peer = end()
+    receiver = world.spawn(ws.receive)
+    world.wait_until(lambda: is_receiving(ws))
+    ws.input_buffer.append('first')
+    peer.send((TEXT, b'second'))
+    assert receiver.join() == 'first'
+    assert ws.receive(5) == 'second'
+
+
+TAKE = {
+    'pop(0)': lambda buffer: [buffer.pop(0)],
+    'popleft': lambda buffer: [buffer.popleft()],
+    'clear': lambda buffer: [list(buffer), buffer.clear()][0],
+    'del': lambda buffer: [buffer[0], buffer.__delitem__(0)][:1],
+}
+
+
+@pytest.mark.parametrize('way', TAKE)
+def test_who_takes_from_the_buffer_only_gets_everything(end, world, way):
+    ws, peer = end(max_queue=4)
+    peer.send(*[(TEXT, b'%d' % number) for number in range(50)], (PING, b'behind'))
+    taken = []
+    while len(taken) < 50:
+        world.wait_until(lambda: ws.input_buffer)
+        taken += TAKE[way](ws.input_buffer)
+    assert taken == [str(number) for number in range(50)]
+    peer.expect(PONG, b'behind')
+    peer.send((CLOSE, (1000).to_bytes(2, 'big')))
+    peer.expect(CLOSE)
+    world.wait_until(lambda: not ws.connected)
+
+
+def test_the_buffer_makes_room_from_another_thread_too(end, world):
+    ws, peer = end(max_queue=2)
+    peer.send(*[(TEXT, b'%d' % number) for number in range(5)])
+    world.wait_until(lambda: len(ws.input_buffer) == 2)
+    assert world.real_thread(ws.input_buffer.pop, 0).join() == '0'
+    world.wait_until(lambda: len(ws.input_buffer) == 2)
+    assert [ws.receive(5) for _ in range(4)] == ['1', '2', '3', '4']
+
+
+def test_a_buffer_whose_connection_is_gone_can_still_be_emptied(end, world):
+    ws, peer = end(max_queue=2)
+    peer.send(*[(TEXT, b'%d' % number) for number in range(5)])
+    world.wait_until(lambda: len(ws.input_buffer) == 2)
+    ws._link.give_up()
+    taken = []
+    while ws.input_buffer:
+        taken.append(ws.input_buffer.pop(0))
+    assert taken == [str(number) for number in range(5)]
+
+
+def test_a_number_that_has_a_buffer_is_sent_as_a_number(end):
+    ws, peer = end()
+    number = ctypes.c_int(5)  # NumPy's are alike
+    assert memoryview(number).ndim == 0
+    ws.send(number)
+    peer.expect(TEXT, str(number).encode())
+
+
+@pytest.mark.only('default-codec')
+def test_the_choice_of_a_subprotocol_may_look_at_the_connection(world, classes):
+    seen = []
+
+    class Curious(Server):
+        def choose_subprotocol(self, request):
+            seen.extend([self.sock.getpeername(), self.environ, request.extra_headers])
+            return None
+
+    theirs, ours = tcp_pair(world)
+    environ = environ_for(ours, cookie='a=1', sec_websocket_protocol='x')
+    ws = Curious.accept(environ, **classes)
+    assert seen == [theirs.getsockname(), environ, [(b'cookie', b'a=1')]]
+    ws._link.abandon()
+
+
+@pytest.mark.only('threads')
+@pytest.mark.only('default-codec')
+def test_the_thread_of_a_reader_lets_the_program_end(world):
+    """Also where the application's class does not say so."""
+    ws, _ = accepted(world, thread_class=threading.Thread)
+    assert ws.thread.daemon
+    ws._link.abandon()
+
+    class Fixed:
+        daemon = property(lambda self: False)
+
+        def __init__(self, target):
+            self.start = lambda: threading.Thread(target=target, daemon=True).start()
+
+    ws, peer = accepted(world, thread_class=Fixed)
+    peer.send((TEXT, b'hello'))
+    assert ws.receive(5) == 'hello'
+    ws._link.abandon()
+
+
+@pytest.mark.only('default-codec')
+def test_a_context_of_before_the_patching_is_one(world):
+    made = world.original('ssl', 'SSLContext')(ssl.PROTOCOL_TLS_CLIENT)
+    with pytest.raises(OSError):  # there is nobody
+        Client.connect('wss://127.0.0.1:1', ssl_context=made)
+    with pytest.raises(TypeError, match=r'ssl_context must be an ssl.SSLContext, not 5'):
+        Client.connect('wss://127.0.0.1:1', ssl_context=5)
