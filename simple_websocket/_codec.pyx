@@ -194,7 +194,8 @@ cdef Py_ssize_t put_header(
         (0x80 if masked else 0) | (size if used == 2 else 126 if used == 4 else 127)
     )
     for index in range(2, used):
-        at[index] = <unsigned char>(size >> (8 * (used - 1 - index)))
+        # In 64 bits, also where a size has 32.
+        at[index] = <unsigned char>(<uint64_t>size >> (8 * (used - 1 - index)))
     if masked:
         memcpy(at + used, &key, 4)
         used += 4

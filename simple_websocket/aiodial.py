@@ -13,6 +13,7 @@ import ssl
 from collections.abc import Callable
 from typing import Any
 
+from .aiotime import in_time, retrieve
 from .client_handshake import URL, ClientHandshake, Response
 from .dial import name_the_host
 from .errors import ConnectionError
@@ -91,7 +92,7 @@ class AioDial:
             try:
                 sock = socket.socket(family, kind, proto)
                 sock.setblocking(False)
-                await _in_time(loop.create_task(loop.sock_connect(sock, address)), share)
+                await in_time(loop.create_task(loop.sock_connect(sock, address)), share)
                 return sock
             except BaseException as error:
                 if sock is not None:  # else the system has none of that family
@@ -120,7 +121,7 @@ class Opening(asyncio.Protocol):
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         self.result: asyncio.Future[AioLink] = loop.create_future()
-        self.result.add_done_callback(_retrieve)
+        self.result.add_done_callback(retrieve)
         self._transport: Any = None
         self._opening = opening
         self._make_link = make_link
@@ -166,25 +167,3 @@ class Opening(asyncio.Protocol):
             self._opening.receive_eof()
         except ConnectionError as error:
             self.result.set_exception(error)
-
-
-def _retrieve(result: asyncio.Future[Any]) -> None:
-    """Whoever has asked for it may have been cancelled: that is no error."""
-    if not result.cancelled():
-        result.exception()
-
-
-async def _in_time(task: asyncio.Task[None], seconds: float | None) -> None:
-    """Wait for a task.  Unlike Python 3.11's ``wait_for`` nested in another one, this
-    never swallows a cancellation.
-
-    :raises asyncio.TimeoutError: when the time is over.
-    """
-    task.add_done_callback(_retrieve)
-    try:
-        done, _ = await asyncio.wait({task}, timeout=seconds)
-    finally:
-        task.cancel()
-    if not done:
-        raise asyncio.TimeoutError
-    task.result()

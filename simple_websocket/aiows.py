@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from . import client_handshake, deflate, handshake
 from .aiodial import AioDial
+from .aiotime import in_time
 from .asgi import Conversation, Receive, Scope, Send, WebSocketASGI
 from .close_codes import NORMAL_CLOSURE, close_payload
 from .codec import TEXT
@@ -499,11 +500,13 @@ class AioClient(AioBase):
 
     async def _start(self) -> None:
         timeout = self._options.open_timeout
+        dialling = asyncio.ensure_future(self._dial.link(self._make_link))
         try:
-            self._link = await asyncio.wait_for(self._dial.link(self._make_link), timeout)
-        except asyncio.TimeoutError as error:
-            if error.args:  # ETIMEDOUT: TCP gave up before us
-                raise
+            self._link = await in_time(dialling, timeout)
+        except BaseException as error:
+            dialling.add_done_callback(_give_up_what_came)
+            if not isinstance(error, asyncio.TimeoutError) or error.args:
+                raise  # ETIMEDOUT, too: TCP gave up before us
             raise TimeoutError('the connection was not open within open_timeout') from None
         self._options.logger.debug('connected %s to %s', self, self._target)
 
@@ -515,6 +518,12 @@ class AioClient(AioBase):
             raise ConnectionError(None, str(error)) from error
         self.subprotocol = response.subprotocol
         return AioLink(self._options.protocol(True, loop.time, engine), loop)
+
+
+def _give_up_what_came(dialling: asyncio.Future[AioLink]) -> None:
+    """The caller has left in the very turn in which the connection was open."""
+    if not dialling.cancelled() and dialling.exception() is None:
+        dialling.result().give_up()
 
 
 __all__ = ['AioBase', 'AioClient', 'AioServer']

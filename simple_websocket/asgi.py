@@ -21,6 +21,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from . import handshake
+from .aiotime import in_time, retrieve
 from .close_codes import ABNORMAL_CLOSURE, NO_STATUS, NORMAL_CLOSURE, close_payload
 from .codec import BINARY, MESSAGE_TOO_BIG
 from .connection import encode_message, exit_code
@@ -297,8 +298,7 @@ class WebSocketASGI(Conversation):
             if timeout is None:
                 await self._server_send(event)
             else:
-                # 0 would cancel it before it has begun.
-                await asyncio.wait_for(self._server_send(event), max(timeout, 1e-6))
+                await in_time(asyncio.ensure_future(self._server_send(event)), timeout)
         except Exception as error:
             # What the client said last is still to be read: see _take.
             if self._open:
@@ -344,7 +344,7 @@ class WebSocketASGI(Conversation):
             # receive() can be cancelled without losing a message.
             if self._next is None:
                 self._next = asyncio.ensure_future(self._server_receive())
-                self._next.add_done_callback(_retrieve)
+                self._next.add_done_callback(retrieve)
             if not self._next.done():
                 left = None if deadline is None else max(0, deadline - loop.time())
                 await asyncio.wait((self._next,), timeout=left)
@@ -414,12 +414,6 @@ class WebSocketASGI(Conversation):
     def __repr__(self) -> str:
         state = 'open' if self._open else f'closed: {self._code}'
         return f'<simple_websocket.{type(self).__name__} {state}>'
-
-
-def _retrieve(done: asyncio.Future[Event]) -> None:
-    """Keep asyncio from complaining about an error that came too late."""
-    if not done.cancelled():
-        done.exception()
 
 
 __all__ = ['WebSocketASGI']

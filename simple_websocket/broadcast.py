@@ -102,9 +102,10 @@ def _offer(everyone: list[Any], opcode: int, payload: bytes, slow: str) -> list[
         batch = everyone[at : at + BATCH]
         try:
             marks = put_to_many(batch, frame, len(payload), ident)
-            if marks.count(SENT) < len(batch):
+            # Those that are begun first: to offer it may take another thread.
+            for kind in (PARTLY, None) if marks.count(SENT) < len(batch) else ():
                 marks = [
-                    mark if mark == SENT else _offer_one(ws, mark, opcode, payload, made, slow)
+                    _offer_one(ws, mark, opcode, payload, made, slow) if mark == kind else mark
                     for ws, mark in zip(batch, marks, strict=True)
                 ]
             outcome += marks

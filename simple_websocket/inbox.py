@@ -138,7 +138,7 @@ class InputBuffer(deque[Message]):
         """``popleft()`` for the protocol, which makes use of the room itself."""
         message = super().popleft()
         self._size -= len(message)
-        if self.full:
+        if self.full or not self:
             self.full = self._is_full()
         return message
 
@@ -147,7 +147,13 @@ class InputBuffer(deque[Message]):
         self._look()
 
     def _is_full(self) -> bool:
-        return len(self) >= self._max_messages or self._size >= MAX_QUEUE_SIZE
+        if len(self) >= self._max_messages:
+            return True
+        if self._size >= MAX_QUEUE_SIZE or not self:
+            # To be sure: the application may take messages out in a thread of its own
+            # while another is put in, and the books are not kept in one step.
+            self._size = sum(map(len, self.copy()))
+        return self._size >= MAX_QUEUE_SIZE
 
     def _look(self) -> None:
         was_full, self.full = self.full, self._is_full()

@@ -578,6 +578,11 @@ class Protocol:
         if self.state == OPEN and not self.congested:
             self.out.append(encode(PING, b'', self.client))
 
+    def is_missing(self, now: float) -> bool:
+        """Whether ``tick`` would give the peer up, which has said nothing for so long."""
+        late = self._pong_due is not None and now >= self._pong_due
+        return late and self.state == OPEN and not (self.heard or self._stalled)
+
     def _start_pong_clock(self, now: float) -> None:
         self._stalled = self.paused
         if self._ping_timeout is not None:

@@ -156,6 +156,8 @@ cdef Put put_at_once(object link, int opcode, payload) except *:
     cdef const char *data
     cdef bytes left
     if type(payload) is str:
+        if not may_put(link, 0):  # what is wrong with the connection is told first
+            return NOTHING
         data = PyUnicode_AsUTF8AndSize(payload, &size)
     elif type(payload) is bytes:
         data = PyBytes_AS_STRING(payload)
@@ -188,8 +190,7 @@ cdef int put_rest(object link, timeout) except -1:
     try:
         link._send_rest(timeout)
     except BaseException:
-        if get(link, UNSENT):
-            link._guarded(link._poison)
+        link._guarded(link._fail_if_torn)  # it may not even have begun
         raise
 
 
@@ -448,8 +449,10 @@ cdef object wait_in_recv(object link):
                 try:
                     came = wait_and_decode(fileno_of(link)(), decoder, READ_SIZE)
                     break
-                except BlockingIOError:  # the application has given it a timeout since
-                    get(link, WIRE).be_blocking()
+                except BlockingIOError as error:
+                    if not is_of_tcp(error):
+                        raise
+                    get(link, WIRE).be_blocking()  # the application has given it a timeout
         except OSError as error:
             if not is_of_tcp(error):
                 raise  # a signal handler's
@@ -460,12 +463,18 @@ cdef object wait_in_recv(object link):
         raise
     finally:
         try:
-            if is_set(link, BLOCKED):
-                link._unblock()
-            if is_set(link, PASSED_OVER):
-                link._come_out()
+            if is_set(link, BLOCKED) or is_set(link, PASSED_OVER):
+                leave_recv(link)
         finally:
             set_slot(link, RECEIVING, False)
+
+
+cdef int leave_recv(object link) except -1:
+    try:
+        link._leave_recv()
+    except BaseException:  # a signal handler raised: do it again
+        link._leave_recv()
+        raise
 
 
 def threads(kind):

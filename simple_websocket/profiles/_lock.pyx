@@ -53,8 +53,16 @@ cdef class StepLock:
         return depth
 
     def _acquire_restore(self, Py_ssize_t depth):
-        self.take()
+        interruption = None
+        while True:
+            try:
+                self.take()
+                break
+            except BaseException as error:  # a signal handler's: who waited has it first
+                interruption = error
         self.depth = depth
+        if interruption is not None:
+            raise interruption
 
     cdef int take(self) except -1:
         cdef unsigned long me = PyThread_get_thread_ident()

@@ -62,14 +62,15 @@ _TURN = 32
 
 
 class TransportWire(Wire):
-    """A transport, reduced to what ``Link`` does with a wire.  Of ``Wire``'s own
-    methods none that reads works: ``AioLink`` never reads, it is told."""
+    """A transport, reduced to what ``Link`` does with a wire.  It is told what comes;
+    ``Wire``'s ``recv`` works where ``fileno`` is set."""
 
     transport: asyncio.Transport
 
     def __init__(self) -> None:
         # Not Wire's, which wants a socket: it is the transport's here.
-        self.sock = self.raw_send = None
+        self.sock = self.raw_recv = self.raw_send = None
+        self.read_shut = False
         self.full = False  #: TCP has not taken all that was written
         self.lost = False  #: the transport is gone, and the socket with it
         self.tls = False
@@ -95,6 +96,7 @@ class TransportWire(Wire):
             tcp = getattr(self.sock, '_sock', None)
             self.fileno = plain_fileno(tcp)
             self.raw_send = getattr(tcp, 'send', None)
+            self.raw_recv = getattr(tcp, 'recv', None)
 
     @property
     def closing(self) -> bool:
@@ -120,6 +122,8 @@ class TransportWire(Wire):
 
     def read(self, wanted: bool) -> None:
         """Have the transport read, or let TCP keep what the peer sends."""
+        if wanted and getattr(self._tls_protocol, '_ssl_reading_paused', False):
+            return  # asyncio has paused it as well, and will end that itself
         source = self.source
         if not self.closing and source.is_reading() != wanted:
             (source.resume_reading if wanted else source.pause_reading)()
@@ -247,8 +251,16 @@ class AioLink(Link, asyncio.BufferedProtocol):
 
     def _measure(self, size: int) -> None:
         """Decide how much to read next, now that so much has come."""
+        if self.wire.tls and not self._reading:
+            # asyncio hands over what it had deciphered, and then reads on (its pauses
+            # and ours are one switch): behind that, not again.
+            self._loop.call_soon(self._stay_paused)
         appetite = self.protocol.appetite
         self._room_size = _LARGE_READ if size >= appetite == MAX_APPETITE else appetite
+
+    def _stay_paused(self) -> None:
+        if not self._reading and not self.finished:
+            self.wire.read(False)
 
     def eof_received(self) -> bool:
         if not self.finished:
@@ -286,6 +298,17 @@ class AioLink(Link, asyncio.BufferedProtocol):
 
     def _read(self) -> bool:
         return False  # the transport pushes
+
+    def _lose(self) -> None:
+        # The broken transport gives nothing more; TCP's own socket does.
+        if self.wire.fileno is not None:
+            with suppress(OSError):
+                while True:
+                    data = b'' if self.protocol.paused else self.wire.recv(MAX_APPETITE)
+                    if not data:
+                        break
+                    self.protocol.feed(data)
+        super()._lose()
 
     def _flush(self) -> bool:
         if super()._flush() and not self.wire.full:
@@ -482,7 +505,7 @@ class AioLink(Link, asyncio.BufferedProtocol):
         if self.protocol.dirty:
             self._settle()
             self._notify()
-        if self.wire.full:
+        if self.wire.full or self._unsent:
             return self._wait_until_taken(timeout)
         if self.finished:
             raise self._closed()

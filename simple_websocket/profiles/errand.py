@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 from weakref import ref
 
@@ -38,6 +39,20 @@ class _Recalled(BaseException):
 
 class _Presence:
     """In the memory of a thread: goes when it does."""
+
+    def __del__(self) -> None:
+        with suppress(Exception):  # what it takes may be gone at exit
+            for tell in _on_end:
+                tell(self)
+
+
+#: Called when a thread that ``presence`` was asked in ends, with what it gave.
+_on_end: list[Callable[[Any], None]] = []
+
+
+def tell_of_ends(function: Callable[[Any], None]) -> None:
+    """Call a function when a thread ends, with what ``presence`` gave in it."""
+    _on_end.append(function)
 
 
 _memory: threading.local | None = None

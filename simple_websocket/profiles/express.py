@@ -114,6 +114,7 @@ def put_to_many(
 
 
 AnyMessages = Messages  #: for a ``receive()`` of any kind
+compiled = False  #: whether there are the short ways
 
 if NAME == 'compiled':
     with suppress(ImportError):  # no Unix
@@ -125,3 +126,4 @@ if NAME == 'compiled':
         Holder = _express.Holder  # type: ignore[misc,assignment]
         Messages = _express.Messages  # type: ignore[misc,assignment]
         put_to_many = _express_many.put_to_many
+        compiled = True

@@ -36,11 +36,14 @@ from ..errors import ConnectionClosed, SimpleWebsocketError
 from ..inbox import Message
 from ..protocol import ENDED, ENDING, Protocol
 from . import express
-from .errand import Busy, Errand, presence
-from .link import TURN, Link, Payload
+from .errand import Busy, Errand, presence, tell_of_ends
+from .link import TURN, Link, Payload, live_links
 from .originals import builtin, original
 from .readers import Ear, Readers
 from .wire import Wire
+
+#: No thread has this ident.
+NOBODY = 0
 
 
 @express.hub
@@ -232,8 +235,13 @@ class HubLink(Link):
         """Resume whoever has what it waits for, from the hub: who is resumed comes
         back when it waits again.  Anything may have changed after each switch, so
         look afresh before the next."""
-        while self._senders and (self.finished or self._senders[0][0] <= self._sent):
-            self._resume(self._senders.pop(0)[1])
+        while self._senders:
+            taken = (one for one in self._senders if self.finished or one[0] <= self._sent)
+            sender = next(taken, None)
+            if sender is None:
+                break
+            self._senders.remove(sender)
+            self._resume(sender[1])
         if self._closers and self.protocol.state >= ENDED:
             waiting = [one for one in self._closers if self.finished or not one[1]]
             for one in waiting:
@@ -329,6 +337,7 @@ class HubLink(Link):
         if timeout is not None and timeout <= 0:
             # Not waiting still means to look at what is there.
             self._guarded(super()._on_readable)
+            self._kick()  # others may be waiting for what came
         message: Message | None
         while True:
             if not protocol.messages:
@@ -540,6 +549,12 @@ class HubLink(Link):
             self.abandon()
             raise ConnectionClosed(ABNORMAL_CLOSURE) from TimeoutError(str(busy))
 
+    def disown(self, here: Any) -> None:
+        """Belong to no thread, if ours is the one that ends: another may be given its
+        ident."""
+        if self._is_there() is here:
+            self._home = NOBODY
+
     def _end_alone(self) -> NoReturn:
         """The hub's thread has ended: nobody else touches this link any more.
 
@@ -566,3 +581,12 @@ class HubLink(Link):
             self._from_outside(self.give_up)
             return
         super().give_up()
+
+
+def _leave_links_of(here: Any) -> None:
+    for link in live_links():
+        if isinstance(link, HubLink):
+            link.disown(here)
+
+
+tell_of_ends(_leave_links_of)

@@ -226,19 +226,20 @@ class Link:
         try:
             self._unsent = put(self.wire, opcode, payload, protocol.client) or b''
         except BaseException as error:
-            self._on_write_error(error)
+            if not self._lost_by(error):
+                raise
         if self._unsent:
             self._flush()
 
-    def _on_write_error(self, error: BaseException) -> None:
-        """A write raised: go on with what that means, or raise it."""
+    def _lost_by(self, error: BaseException) -> bool:
+        """Whether TCP was lost by what a write raised; if so, the connection is."""
         if is_of_tcp(error):
             self._lose()
-            return
+            return True
         if not isinstance(error, UnicodeEncodeError):
             # A signal handler raised: nobody knows how much is out.
             self._poison()
-        raise error
+        return False
 
     def _read(self) -> bool:
         """Take what TCP has, once; whether there may be more."""
@@ -315,7 +316,8 @@ class Link:
                 elif sent:
                     self._unsent = memoryview(self._unsent)[sent:]
             except BaseException as error:
-                self._on_write_error(error)
+                if not self._lost_by(error):
+                    raise
                 return True
             if self._unsent and not sent:
                 if not protocol.congested:
@@ -482,13 +484,12 @@ class Link:
     def fail_if_torn(self, ident: int) -> None:
         """Fail the connection where ``put_to_many``, called by the thread ``ident``, has
         begun a frame that nobody has come to go on with (invariant 2)."""
-
-        def look() -> None:
-            if self._unsent and not self.protocol.congested:
-                self._poison()
-
         if self._home in (None, ident):
-            self._guarded(look)
+            self._guarded(self._fail_if_torn)
+
+    def _fail_if_torn(self) -> None:
+        if self._unsent and not self.protocol.congested:
+            self._poison()
 
     def wait_until_sent(self, mark: int, timeout: float | None) -> None:
         """Wait until TCP has taken what ``offer`` began.
@@ -554,9 +555,13 @@ class _Register:
     def add(self, link: Link) -> None:
         self._refs[next(self._numbers)] = ref(link)
         if len(self._refs) > self._limit:
-            for number in [key for key, one in list(self._refs.items()) if one() is None]:
+            for number in [key for key in list(self._refs) if self._is_gone(key)]:
                 self._refs.pop(number, None)
             self._limit = 2 * len(self._refs) + self._MORE
+
+    def _is_gone(self, number: int) -> bool:
+        one = self._refs.get(number)
+        return one is not None and one() is None
 
     def __iter__(self) -> Iterator[Link]:
         """Those that there are now; others may be made and go meanwhile."""
@@ -566,6 +571,11 @@ class _Register:
 
 #: For a child that may be forked.
 _live = _Register()
+
+
+def live_links() -> Iterator[Link]:
+    """The links that there are in this process."""
+    return iter(_live)
 
 
 def discard(wire: Wire) -> None:

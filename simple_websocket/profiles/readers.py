@@ -18,7 +18,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, ref
 
-from ..codec import NAME
+from . import express
 
 if TYPE_CHECKING:
     from .hub import HubLink
@@ -109,7 +109,7 @@ class OneByOne:
 
 
 SharedPoll: Any = OneByOne
-if NAME == 'compiled':
+if express.compiled:
     with suppress(ImportError):  # no Linux
         from ._poll import SharedPoll
 

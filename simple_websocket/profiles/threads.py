@@ -78,6 +78,7 @@ class ThreadLink(LockedLink):
         '_blocked',
         '_changed',
         '_deadline',
+        '_in_doubt',
         '_reader',
         '_release_at',
         '_visits',
@@ -102,6 +103,7 @@ class ThreadLink(LockedLink):
         self._want = (False, False)
         self._watching = (False, False, False)
         self._deadline: float | None = None
+        self._in_doubt = False  #: a verdict over the peer was put off
         self._release_at: float | None = None  #: who is in recv, behind our Close
         self._visits = 0
         self._visits_seen = -1
@@ -175,16 +177,20 @@ class ThreadLink(LockedLink):
         finally:
             if mine:
                 try:
-                    if self._blocked:
-                        self._unblock()
-                    if self.passed_over:
-                        self._come_out()
-                except BaseException:
+                    self._leave_recv()
+                except BaseException:  # a signal handler raised: do it again
+                    self._leave_recv()
                     if message is not None:
                         self.protocol.input_buffer().appendleft(message)
                     raise
                 finally:
                     self._receiving = False
+
+    def _leave_recv(self) -> None:
+        if self._blocked:
+            self._unblock()
+        if self.passed_over:
+            self._come_out()
 
     def _come_out(self) -> None:
         """Nobody may come back to ``receive`` now: the watchman looks."""
@@ -232,7 +238,9 @@ class ThreadLink(LockedLink):
         try:
             try:
                 wait_and_take(self.wire, decoder, READ_SIZE, arrived)
-            except BlockingIOError:
+            except BlockingIOError as error:
+                if not is_of_tcp(error):
+                    raise
                 self.wire.be_blocking()  # the application has given it a timeout since
                 self._unblock()
                 return None
@@ -430,7 +438,7 @@ class ThreadLink(LockedLink):
         self._guarded(self._attend)
 
     def _attend(self) -> None:
-        if self._adopted and not self._blocked and not self.finished:
+        if self._want[0] and self._adopted and not self._blocked and not self.finished:
             self._on_readable()
         if not self.finished:
             self._on_writable()
@@ -443,12 +451,22 @@ class ThreadLink(LockedLink):
         self.due = None
         now = self.now()
         if self._deadline is not None and now >= self._deadline:
-            self._on_deadline()
+            if self._may_have_heard(now):
+                self._deadline = now + SILENCE
+            else:
+                self._on_deadline()
         if self._release_at is not None and now >= self._release_at:
             self._release_receiver()
         for deadline in (self._deadline, self._release_at):
             if deadline is not None and not self.finished:
                 self._watchman.expect(self, deadline)
+
+    def _may_have_heard(self, now: float) -> bool:
+        """Whether the verdict over a peer that was not heard has to wait, once: the
+        receiver may be on its way back from recv, with what the peer has said."""
+        in_recv = self._blocked and not self.wire.polled
+        self._in_doubt = in_recv and not self._in_doubt and self.protocol.is_missing(now)
+        return self._in_doubt
 
     def look_after(self) -> None:
         """The watchman's look, in each round that does not pass over us."""

@@ -236,10 +236,13 @@ class Watchman:
         while self._expected:
             heapq.heappush(self._deadlines, self._expected.popleft())
         if len(self._deadlines) > 2 * len(self._links) + 100:  # of links that are gone
+            # Not of ``items()``: each of these is a tuple, so the collector may run, and
+            # with it another thread that adds a link.
+            links = [(fd, self._links.get(fd)) for fd in list(self._links)]
             self._deadlines = [
                 (link.due, fd)
-                for fd, link in list(self._links.items())
-                if link.due is not None
+                for fd, link in links
+                if link is not None and link.due is not None
             ]
             heapq.heapify(self._deadlines)
         while self._deadlines and self._deadlines[0][0] <= now:

@@ -15,6 +15,7 @@ its host can no longer touch.
 from __future__ import annotations
 
 import _socket
+import signal
 import socket
 import ssl
 from collections.abc import Callable
@@ -66,9 +67,27 @@ def _base_from(module: str, sock: Any) -> Any:
 def is_of_tcp(error: BaseException) -> bool:
     """Whether an exception out of a system call tells of the connection.
 
-    A signal handler may raise an OSError as well, TimeoutError most of all: that
-    has no number."""
-    return isinstance(error, OSError) and error.errno is not None
+    A signal handler may raise an OSError as well: TimeoutError, which has no number,
+    or what came of a system call of its own."""
+    if not isinstance(error, OSError) or error.errno is None:
+        return False
+    return not _is_of_signal_handler(error)
+
+
+def _is_of_signal_handler(error: BaseException) -> bool:
+    """Whether it was raised in a function that handles a signal."""
+    functions = (getattr(handler, '__func__', handler) for handler in _signal_handlers())
+    codes = {getattr(function, '__code__', None) for function in functions}
+    traceback = error.__traceback__
+    while traceback is not None:
+        if traceback.tb_frame.f_code in codes:
+            return True
+        traceback = traceback.tb_next
+    return False
+
+
+def _signal_handlers() -> list[Any]:
+    return [signal.getsignal(number) for number in signal.valid_signals()]
 
 
 def plain_fileno(sock: Any) -> Callable[[], int] | None:

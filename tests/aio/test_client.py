@@ -13,7 +13,7 @@ import pytest
 import trustme
 import websockets
 from aio.peer import Peer, connected, fds, listening, tcp_pair, until
-from support.frames import TEXT
+from support.frames import PONG, TEXT
 from support.peer import full_listener, switching
 from websockets.asyncio.server import serve
 
@@ -70,6 +70,74 @@ async def test_over_tls(server_context, client_context):
             await sending
         await ws.close(4000)
         assert (ws.close_reason, ws._link.wire.lost) == (4000, True)
+
+
+def has_flow_control(ws):
+    """asyncio's TLS has some of its own from Python 3.11 on."""
+    return hasattr(ws._link.wire._tls_protocol, '_control_ssl_reading')
+
+
+async def flood(peer):
+    """Much that fills no queue, and which is read in small pieces; then messages."""
+    peer.writer.write(switching(await peer.head()))
+    peer.writer.write(peer.frame(PONG) * 500_000)
+    with contextlib.suppress(ConnectionError, OSError):
+        for _ in range(40):
+            await peer.send((TEXT, b'x'))
+        while True:
+            await peer.send(*[(TEXT, b'y' * 1000)] * 100)
+
+
+async def test_a_flood_over_tls_stays_in_tcp(server_context, client_context):  # invariant 6
+    async with listening(flood, ssl=server_context) as port:
+        url = f'wss://localhost:{port}'
+        ws = await AioClient.connect(url, ssl_context=client_context, max_queue=4)
+        protocol = ws._link.protocol
+        await until(lambda: protocol.paused)
+        for _ in range(300):
+            await asyncio.sleep(0.001)
+        assert sum(len(chunk.payload) for chunk in protocol._chunks) < 2_000_000
+        assert [await ws.receive(timeout=5) for _ in range(41)] == ['x'] * 40 + ['y' * 1000]
+        ws._link.give_up()
+
+
+@pytest.mark.only('asyncio-loop')
+async def test_the_pauses_of_asyncios_tls_and_ours_are_kept_apart(
+    server_context, client_context
+):
+    """They are one switch."""
+
+    async def serve(peer):
+        peer.writer.write(switching(await peer.head()))
+        await peer.send(*[(TEXT, b'x')] * 20)
+        await asyncio.wait_for(over.wait(), 10)
+
+    over = asyncio.Event()
+    async with listening(serve, ssl=server_context) as port:
+        url = f'wss://localhost:{port}'
+        ws = await AioClient.connect(url, ssl_context=client_context, max_queue=4)
+        link = ws._link
+        tls, below = link.wire._tls_protocol, link.wire._below
+        await until(lambda: link.protocol.paused)
+        assert not below.is_reading()
+        if has_flow_control(ws):
+            # It has handed over what it had deciphered, and reads on.
+            tls._ssl_reading_paused = True
+            link._measure(1)
+            tls._control_ssl_reading()
+            assert below.is_reading()
+            await asyncio.sleep(0)
+            assert not below.is_reading()
+            # It has too much, when we want more: it will see to that itself.
+            tls._ssl_reading_paused = True
+        assert [await ws.receive(timeout=5) for _ in range(20)] == ['x'] * 20
+        assert not link.protocol.paused
+        if has_flow_control(ws):
+            assert not below.is_reading()
+            tls._control_ssl_reading()
+        assert below.is_reading()
+        link.give_up()
+        over.set()
 
 
 @pytest.mark.only('asyncio-loop')  # uvloop's TLS drops what it has held back at the end

@@ -22,7 +22,7 @@ PACKAGE = pathlib.Path(simple_websocket.__file__).parent
 #: From the bottom to the top: a module imports from layers below its own.
 #: What a line has in one tuple knows nothing of each other.
 LAYERS = (
-    ('authority', 'errors', 'hosts'),
+    ('aiotime', 'authority', 'errors', 'hosts'),
     ('codec', 'close_codes', 'deflate', 'handshake', 'inbox'),
     ('client_handshake', 'environ', 'protocol'),
     ('options',),

@@ -387,3 +387,33 @@ def test_the_buffer_is_full_by_size_until_enough_is_taken():
     assert buffer.full
     assert buffer.pop() == bytes(MAX_QUEUE_SIZE)
     assert not buffer.full
+
+
+def test_books_that_two_threads_have_kept_at_once_are_put_right(monkeypatch):
+    """The application's takes a message out in the middle of an ``append``."""
+    buffer = InputBuffer(100)
+    large = 'x' * (MAX_QUEUE_SIZE - 10)
+    buffer.append(large)
+
+    def take_meanwhile(message):
+        monkeypatch.undo()
+        buffer.pop(0)
+        return len(message)
+
+    monkeypatch.setattr('simple_websocket.inbox.len', take_meanwhile, raising=False)
+    buffer.append('y' * 20)
+    assert list(buffer) == ['y' * 20] and not buffer.full
+    buffer.append('z')
+    assert not buffer.full
+    buffer.append(large)
+    assert buffer.full and buffer.take() == 'y' * 20
+
+
+def test_what_is_iterated_over_is_what_was_there():
+    buffer = InputBuffer(100)
+    buffer.extend(['a', 'b'])
+    seen = []
+    for message in buffer:
+        seen.append(message)
+        buffer.append(message * 2)
+    assert seen == ['a', 'b'] and list(buffer) == ['a', 'b', 'aa', 'bb']

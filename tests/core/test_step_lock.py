@@ -157,3 +157,34 @@ def test_a_signal_handler_that_raises_ends_the_wait(kind):
         thread.join(LIMIT)
         signal.signal(signal.SIGUSR1, before)
     in_threads(2, lambda number: take_and_give_back(lock))  # nothing of the wait is left
+
+
+def test_an_interruption_on_the_way_back_from_a_condition_keeps_the_lock(kind):
+    """Two of them: the second comes while the lock is taken anew."""
+    lock = kind()
+    condition = threading.Condition(lock)
+    main, waiting, over = threading.main_thread().ident, threading.Event(), threading.Event()
+
+    def disturb():
+        waiting.wait(LIMIT)
+        with lock:  # not before the other waits
+            condition.notify_all()
+            for _ in range(20):
+                signal.pthread_kill(main, signal.SIGALRM)
+                over.wait(0.01)
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    thread = threading.Thread(target=disturb)
+    thread.start()
+    try:
+        with pytest.raises(KeyboardInterrupt), lock:
+            waiting.set()
+            condition.wait(LIMIT)
+        take_and_give_back(lock)  # nobody has it
+    finally:
+        over.set()
+        thread.join(LIMIT)
+        signal.signal(signal.SIGALRM, before)

@@ -295,3 +295,33 @@ def test_a_frame_that_is_begun_and_left_by_ctrl_c_is_the_end(world, classes, mon
     other.send('still here')
     another.expect(TEXT, b'still here')
     other._link.abandon()
+
+
+@pytest.mark.only('green')
+def test_who_waits_for_less_is_told_first(world):
+    """A mark is taken when a message is offered, which may be before another sender's."""
+    ws, peer = accepted(world, compression=None)
+    mark = ws._link.offer(BINARY, LARGE, {}, True)
+    later = world.spawn(ws.send, LARGE)
+    world.wait_until(lambda: ws._link._senders)
+    waiter = world.spawn(ws._link.wait_until_sent, mark, None)
+    world.wait_until(lambda: len(ws._link._senders) == 2)
+    peer.expect(BINARY, LARGE)
+    waiter.join()
+    assert not later.done
+    peer.expect(BINARY, LARGE)
+    later.join()
+    ws._link.abandon()
+
+
+@pytest.mark.only('green')
+def test_what_is_begun_goes_on_before_another_hub_is_asked(world, monkeypatch):
+    """That may be busy for long."""
+    order = []
+    here, elsewhere = object(), object()
+    monkeypatch.setattr(broadcasting, 'put_to_many', lambda *args: [None, broadcasting.PARTLY])
+    monkeypatch.setattr(
+        broadcasting, '_offer_one', lambda ws, *args: order.append(ws) or broadcasting.SENT
+    )
+    marks = broadcasting._offer([elsewhere, here], BINARY, b'x', 'skip')
+    assert order == [here, elsewhere] and marks == [0, 0]

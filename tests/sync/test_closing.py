@@ -467,3 +467,26 @@ def test_a_flood_before_the_answer_to_our_close_is_read_to_its_end(world):
     with ws._link._lock:
         peer.send(*[peer.frame(BINARY, bytes(50_000))] * 4, peer.close_frame(1000))
     closer.join(3)
+
+
+def test_the_end_of_the_connection_is_told_before_what_is_wrong_with_a_message(end):
+    ws, peer = end()
+    ws._link.give_up()
+    with pytest.raises(ConnectionClosed):
+        ws.send('\ud800')
+
+
+@pytest.mark.only('green')
+def test_a_close_that_another_one_reads_ends_the_wait_for_it(world, classes):
+    """By ``receive(timeout=0)``, before the hub looks, of a peer that keeps TCP open."""
+    ws, peer = accepted(world, close_timeout=60, **classes)
+    closing = world.spawn(ws.close)
+    peer.expect_close(1000)
+    peer.send(peer.close_frame(1000))
+    poll = world.original('select', 'poll')()
+    poll.register(ws._link.wire.fd, select.POLLIN)
+    assert poll.poll(5000)
+    with pytest.raises(ConnectionClosed):
+        ws.receive(timeout=0)
+    closing.join(5)
+    ws._link.abandon()

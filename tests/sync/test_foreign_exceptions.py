@@ -6,6 +6,7 @@ other, TimeoutError most of all.  It comes out as it is, and says nothing of the
 
 from __future__ import annotations
 
+import errno
 import signal
 import threading
 
@@ -179,3 +180,25 @@ def test_the_kernel_is_asked_again_behind_its_longest_wait(monkeypatch):
     assert threads.wait_for(0, False, 2.5 * threads.LONGEST_WAIT)
     day = threads.LONGEST_WAIT * 1000
     assert asked == [day, day, day / 2]
+
+
+@pytest.mark.only('threads')
+@pytest.mark.parametrize('timeout', [None, 30])
+@pytest.mark.parametrize(
+    'error', [ChildProcessError(errno.ECHILD, 'no child'), BlockingIOError(errno.EAGAIN, 'full')]
+)
+def test_what_a_system_call_of_a_signal_handler_says_is_not_about_the_connection(
+    world, alarm, timeout, error
+):
+    class Reaper:
+        def handle(self, *_):
+            raise error
+
+    ws, peer = accepted(world)
+    alarm(world, lambda: ws._link._blocked, Reaper().handle)
+    with pytest.raises(type(error)) as raised:
+        ws.receive(timeout)
+    assert raised.value is error and ws.connected
+    peer.send((TEXT, b'hello'))
+    assert ws.receive(5) == 'hello'
+    ws._link.abandon()

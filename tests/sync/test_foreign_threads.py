@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import signal
 from _queue import Empty, SimpleQueue
 
@@ -130,13 +131,17 @@ class Elsewhere:
             assert self._made.get(timeout=5) == what
 
     def end(self):
-        self._orders.put('end')
-        self._thread.join()
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            self._orders.put('end')
+            thread.join()
 
 
 @pytest.fixture
 def elsewhere(world):
-    return Elsewhere(world)
+    made = Elsewhere(world)
+    yield made
+    made.end()  # else its sockets would be closed by another thread than its hub's
 
 
 @pytest.mark.only('green')
@@ -184,13 +189,21 @@ def test_a_hub_that_is_busy_costs_no_more_than_the_timeout(elsewhere):  # invari
 @pytest.mark.only('green')
 @pytest.mark.only('default-codec')
 @pytest.mark.parametrize('call', ['send', 'receive', 'close'])
-def test_a_hub_whose_thread_has_ended_ends_its_connections(elsewhere, monkeypatch, call):
+def test_a_hub_whose_thread_has_ended_ends_its_connections(elsewhere, world, call):
+    """Whoever comes next may have the ident that this thread had."""
     ws = elsewhere.ws
+    home, get_ident = ws._link._home, world.original('threading', 'get_ident')
     elsewhere.end()
-    monkeypatch.setattr(ws._link, '_home', 1)  # whoever comes may have its number
-    with pytest.raises(ConnectionClosed) as closed:
-        getattr(ws, call)(*(('x',) if call == 'send' else ()))
-    assert closed.value.reason == 1006
+
+    def attempt():
+        if get_ident() != home:
+            return False
+        with pytest.raises(ConnectionClosed) as closed:
+            getattr(ws, call)(*(('x',) if call == 'send' else ()))
+        assert closed.value.reason == 1006
+        return True
+
+    assert any(world.real_thread(attempt).join() for _ in range(100))
     assert ws._link.finished and not ws.connected
 
 
@@ -249,3 +262,26 @@ def test_not_to_wait_gives_the_hub_the_time_to_look(end, world):
         world.real_thread(ws.send, f'echo {number}', 0).join()
         peer.expect(TEXT, b'echo %d' % number)
     assert ws.connected
+
+
+@pytest.mark.only('green')
+@pytest.mark.only('default-codec')
+def test_what_is_raised_across_keeps_no_descriptor(elsewhere, world):
+    ws = elsewhere.ws
+
+    def send():
+        for _ in range(20):
+            with pytest.raises(ValueError):
+                ws.send('\ud800')
+
+    world.spawn(send).join()  # there is a hub here now
+    gc.collect()
+    gc.disable()
+    try:
+        before = world.fds()
+        world.spawn(send).join()
+        assert world.fds() <= before
+    finally:
+        gc.enable()
+    ws._link.give_up()
+    elsewhere.end()

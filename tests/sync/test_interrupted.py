@@ -15,6 +15,7 @@ from support.peer import Peer, accepted, environ_for, tcp_pair
 from simple_websocket import ConnectionClosed, Server, broadcast
 from simple_websocket.profiles import threads
 from simple_websocket.profiles.originals import builtin
+from simple_websocket.profiles.threads import ThreadLink
 from simple_websocket.protocol import Protocol
 
 pytestmark = pytest.mark.only('default-codec')
@@ -332,3 +333,39 @@ def test_bytes_that_no_memory_was_left_for_fail_the_connection(world, monkeypatc
     with pytest.raises(MemoryError):
         ws.receive()
     is_failed(ws, peer)
+
+
+@pytest.mark.only('threads')
+def test_two_interrupts_at_once_leave_nobody_counted_in_a_wait(world, monkeypatch):
+    """The second comes before the first line of what tidies up behind the first."""
+    ws, peer = accepted(world)
+    leave = ThreadLink._leave_recv
+    calls = []
+
+    def leave_late(link):
+        calls.append(link)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        leave(link)
+
+    def raise_(*_):
+        raise KeyboardInterrupt
+
+    def kill():
+        world.wait_until(lambda: ws._link._blocked)
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGALRM)
+
+    before = signal.signal(signal.SIGALRM, raise_)
+    try:
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(ThreadLink, '_leave_recv', leave_late)
+            killer = world.spawn(kill)
+            ws.receive()
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    killer.join()
+    assert len(calls) == 2
+    assert (ws._link._blocked, ws._link._waiting, ws._link._receiving) == (False, 0, False)
+    peer.send((TEXT, b'hello'))
+    assert ws.receive(5) == 'hello'
+    ws._link.abandon()

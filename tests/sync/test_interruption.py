@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import socket
+from contextlib import suppress
+
 import pytest
 from support.frames import TEXT
+from support.peer import accepted
 
 from simple_websocket import ConnectionClosed
 
 pytestmark = pytest.mark.only('default-codec')
+LARGE = b'x' * 16_000_000  # more than TCP takes of a peer that does not read
 
 
 @pytest.mark.only('green')
@@ -133,3 +139,41 @@ def test_a_killed_closer_leaves_the_closing_to_finish(end, world):
         peer.expect_eof()
     peer.close()
     world.settles_to(lambda: ws._link.finished, True)
+
+
+@pytest.mark.only('green')
+def test_a_sender_that_is_killed_when_its_message_is_out_harms_nobody(world):
+    """What is unsent then is another's."""
+    ws, peer = accepted(world, compression=None)
+    link = ws._link
+    first = world.spawn(ws.send, LARGE)
+    world.wait_until(lambda: link._senders)
+    mark = link._senders[0][0]
+    second = world.spawn(ws.send, LARGE)
+    world.wait_until(lambda: len(link._senders) == 2)
+    got = bytearray()
+    while link._sent < mark:  # the hub does not run meanwhile
+        got += drained(world, peer.sock)
+        link._guarded(link._write_more)
+    assert link._unsent
+    world.kill(first)
+    rest = world.spawn(peer_reads, peer.sock, 2 * (len(LARGE) + 10) - len(got))
+    second.join()
+    rest.join()
+    assert ws.connected
+    ws._link.abandon()
+
+
+def drained(world, sock):
+    """What there is to be read in a socket, which is not waited for."""
+    with world.original('socket', 'socket')(fileno=os.dup(sock.fileno())) as tcp:
+        data = b''
+        with suppress(BlockingIOError):
+            while part := tcp.recv(1 << 20, socket.MSG_DONTWAIT):
+                data += part
+        return data
+
+
+def peer_reads(sock, size):
+    while size > 0:
+        size -= len(sock.recv(1 << 16))

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import os
 import resource
+import subprocess
+import sys
 
 import pytest
 from support.frames import TEXT
@@ -262,3 +264,18 @@ def test_without_a_descriptor_to_begin_with_it_tries_again(world, monkeypatch):
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
         os.close(elsewhere)
     other._link.give_up()
+
+
+def test_without_one_of_the_compiled_files_there_is_a_watcher_for_each(world):
+    """They are optional, each."""
+    script = f"""
+import sys
+sys.modules['simple_websocket.profiles._express_many'] = None
+from simple_websocket import get_profile
+get_profile({world.name!r})
+from simple_websocket.profiles import express, readers
+assert not express.compiled and readers.SharedPoll is readers.OneByOne"""
+    done = subprocess.run(
+        [sys.executable, '-W', 'ignore', '-c', script], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr

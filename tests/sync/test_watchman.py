@@ -4,8 +4,12 @@ meanwhile. They meet at any moment; here, at those that matter."""
 from __future__ import annotations
 
 import errno
+import fcntl
+import gc
 import os
 import socket
+import struct
+import termios
 import threading
 import time
 
@@ -469,3 +473,85 @@ def test_what_follows_our_close_is_read_however_much_it_is(world, monkeypatch, s
     # Behind that shutdown TCP does not tell the peer that there is room again.
     assert silence == 0 or not ws._link.wire.read_shut
     peer.expect_eof()
+
+
+def test_nothing_is_read_while_paused_though_something_is_to_be_written(world):
+    ws, peer = accepted(world, max_queue=2)
+    link = ws._link
+    peer.send(*[(TEXT, b'x')] * 10)
+    world.wait_until(lambda: link._adopted and link.protocol.paused)
+    link.offer(BINARY, LARGE, {}, True)
+    assert link._want == (False, True)
+    peer.send(*[(TEXT, b'more')] * 100)
+    before = len(link.protocol._chunks)
+    for _ in range(5):
+        link.on_ready()
+    assert len(link.protocol._chunks) == before
+    link.give_up()
+
+
+def test_a_peer_whose_answer_the_receiver_has_in_hand_is_not_given_up(world):
+    """It has come, but who brings it waits for the lock."""
+    ws, peer = accepted(world, ping_interval=1000, ping_timeout=1000)
+    link = ws._link
+    receiver = world.spawn(ws.receive)
+    world.wait_until(lambda: link._blocked)
+    link._guarded(lambda: (link.protocol.tick(link.now() + 1000), link._after()))
+    _, payload = peer.read()
+    with link._lock:
+        peer.send((PONG, payload), (TEXT, b'hello'))
+        world.wait_until(lambda: not drained_of(link))  # it is in the receiver's hands
+        link.now, now = (lambda: now() + 5000), link.now
+        link._guarded(link._on_time)
+        assert link._deadline is not None and ws.connected
+    assert receiver.join() == 'hello'
+    link._guarded(link._on_time)
+    assert ws.connected
+    link.give_up()
+
+
+def drained_of(link):
+    """Bytes that wait in the kernel."""
+    return struct.unpack('i', fcntl.ioctl(link.wire.fd, termios.FIONREAD, bytes(4)))[0]
+
+
+def test_a_peer_that_is_silent_is_given_up_all_the_same(world):
+    ws, peer = accepted(world, ping_interval=1000, ping_timeout=1000)
+    link = ws._link
+    receiver = world.spawn(ws.receive)
+    world.wait_until(lambda: link._blocked)
+    link._guarded(lambda: (link.protocol.tick(link.now() + 1000), link._after()))
+    peer.read()
+    link.now, now = (lambda: now() + 5000), link.now
+    link._guarded(link._on_time)
+    assert ws.connected
+    link.now = lambda: now() + 5001
+    link._guarded(link._on_time)
+    assert not ws.connected and ws.close_reason == 1011
+    link.give_up()
+    with pytest.raises(ConnectionClosed):
+        receiver.join()
+
+
+def test_the_time_is_kept_while_links_come_and_go(world, monkeypatch):
+    """The collector may run in the middle of it, and with it anybody."""
+    ws, _ = accepted(world)
+    watchman = Watchman()
+    watchman._deadlines = [(float('inf'), 0)] * 1000
+    tuples = [(number, None) for number in range(5000)]  # the interpreter keeps none in stock
+    watchman._links = dict(tuples[:100])
+
+    def come(phase, info):
+        watchman._links[len(watchman._links) + 10_000] = None
+
+    threshold = gc.get_threshold()
+    gc.callbacks.append(come)
+    gc.set_threshold(1)
+    try:
+        watchman._keep_time(0.0)
+    finally:
+        gc.set_threshold(*threshold)
+        gc.callbacks.remove(come)
+    assert watchman._deadlines == []
+    watchman._close()
+    ws._link.give_up()
