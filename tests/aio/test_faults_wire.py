@@ -418,7 +418,7 @@ async def test_a_client_that_is_gone_at_any_byte_of_our_response(hang_up):
 
 async def test_five_thousand_connections_that_are_killed_leave_nothing():
     async def cycle(number):
-        theirs, ours = socket.socketpair()
+        theirs, ours = await tcp_pair()
         ws = await AioServer.accept(sock=ours, headers=HEADERS)
         if number % 3 == 0:
             theirs.close()
@@ -457,7 +457,7 @@ async def test_a_thousand_idle_connections_cost_little_each(record_property):
     count = 1000
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 8192)), hard))
-    pairs = [socket.socketpair() for _ in range(count)]
+    pairs = [await tcp_pair() for _ in range(count)]
     try:
         memory = resident()
         tracemalloc.start()

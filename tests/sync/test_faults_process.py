@@ -274,21 +274,51 @@ def resident():
         return int(statm.read().split()[1]) * resource.getpagesize()
 
 
+def pair(world):
+    """Two ends of TCP that nobody but the test closes: there are thousands."""
+    one, two = tcp_pair(world)
+    world._sockets.clear()
+    return one, two
+
+
+def connect(world, **options):
+    """A client, and its peer's socket."""
+    listener, port = world.listen()
+
+    def serve():
+        sock, _ = listener.accept()
+        sock.sendall(switching(Peer(sock, client=False).head()))
+        return sock
+
+    task = world.spawn(serve)
+    ws = Client.connect(f'ws://127.0.0.1:{port}', **options)
+    theirs = task.join()
+    listener.close()
+    world._sockets.clear()
+    world._tasks.clear()
+    theirs.settimeout(None)
+    return theirs, ws
+
+
 def one_life(world, number, classes):
-    """A connection that ends in one of the ways of being killed."""
-    theirs, ours = world.socket.socketpair()
-    ws = Server.accept(environ_for(ours), **classes)
-    theirs.recv(4096)
+    """A connection that ends in one of the ways of being killed; a client's, too."""
+    if number % 8 < 4:
+        theirs, ours = pair(world)
+        ws = Server.accept(environ_for(ours), **classes)
+        theirs.recv(4096)
+    else:
+        theirs, ws = connect(world, **classes)
     way = number % 4
     if way == 0:  # the peer goes away
         theirs.close()
         assert ended(ws) == 1006
     elif way == 1:  # in the middle of a frame
-        theirs.sendall(b'\x82\xfe\x10')
+        theirs.sendall(b'\x82\xfe\x10' if type(ws) is Server else b'\x82\x7e\x10')
         theirs.close()
         assert ended(ws) == 1006
     elif way == 2:  # nobody holds the connection any more
-        ws.environ.clear()  # else it is a cycle, and for the garbage collector
+        if type(ws) is Server:
+            ws.environ.clear()  # else it is a cycle, and for the garbage collector
         ws = None
         theirs.settimeout(10)
         assert theirs.recv(100) == b''
@@ -325,7 +355,7 @@ def test_a_thousand_idle_connections_cost_little_each(world, record_property, cl
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 8192)), hard))
     try:
-        pairs = [world.socket.socketpair() for _ in range(count)]
+        pairs = [pair(world) for _ in range(count)]
         fds, memory = world.fds(), resident()
         tracemalloc.start()
         connections = [Server.accept(environ_for(ours), **classes) for _, ours in pairs]
