@@ -93,7 +93,7 @@ BATCH = 64
 
 
 def _offer(everyone: list[Any], opcode: int, payload: bytes, slow: str) -> list[int | None]:
-    """The mark of each connection, as ``Link.offer`` returns it, or ``_CLOSED``."""
+    """The mark of each connection, as ``BlockingLink.offer`` returns it, or ``_CLOSED``."""
     outcome: list[int | None] = []
     frame = encode(opcode, payload, False)
     made: dict[Any, bytes] = {None: frame}

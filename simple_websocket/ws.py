@@ -29,7 +29,8 @@ from .environ import request_from_environ
 from .errors import ConnectionClosed, ConnectionError, SimpleWebsocketError
 from .options import Headers, Options, Origins, Subprotocols, check_timeout
 from .profiles import Profile, express, resolve
-from .profiles.link import Link, discard
+from .profiles.blocking import BlockingLink
+from .profiles.link import discard
 from .profiles.wire import Wire
 from .protocol import ENDING, Protocol
 
@@ -54,7 +55,7 @@ _IN_ENVIRON = 'simple_websocket.connection'
 class _Thread:
     """The ``thread`` of a connection that has none of its own."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: BlockingLink) -> None:
         self._link = link
         self.name = 'simple_websocket connection'
         self.daemon = True
@@ -77,6 +78,8 @@ class Base(Connection):
 
     #: The subprotocols that were given, a list.
     subprotocols: list[str]
+
+    _link: BlockingLink | None
 
     def _open(
         self,

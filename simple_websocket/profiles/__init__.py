@@ -24,7 +24,7 @@ from functools import cache
 from typing import Any
 
 from ..protocol import Protocol
-from .link import Link
+from .blocking import BlockingLink
 from .wire import Wire
 
 
@@ -50,10 +50,10 @@ class Profile:
     selector_class: Any
     wait: Callable[[int, bool, float | None], bool]
     getaddrinfo: Callable[..., Any]
-    link: Callable[[Wire, Protocol, Callable[[], float]], Link] | None = None
+    link: Callable[[Wire, Protocol, Callable[[], float]], BlockingLink] | None = None
     opened: Callable[[int], None] = lambda fd: None
 
-    def make_link(self, wire: Wire, protocol: Protocol, now: Callable[[], float]) -> Link:
+    def make_link(self, wire: Wire, protocol: Protocol, now: Callable[[], float]) -> BlockingLink:
         """Join a socket and a protocol in this profile's way."""
         if self.link is not None:
             return self.link(wire, protocol, now)

@@ -196,7 +196,7 @@ cdef int put_rest(object link, timeout) except -1:
 
 cdef int hand_out(object link, message) except -1:
     """The last that is done before ``receive`` returns a message: behind this, an
-    exception out of nowhere fails the connection (see ``Link.interrupted``)."""
+    exception out of nowhere fails the connection (see ``BlockingLink.interrupted``)."""
     try:
         PyErr_CheckSignals()
     except BaseException:

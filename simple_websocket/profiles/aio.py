@@ -402,9 +402,7 @@ class AioLink(Link, asyncio.BufferedProtocol):
             timer.cancel()
         return True
 
-    def receive(  # type: ignore[override]
-        self, timeout: float | None
-    ) -> Coroutine[Any, Any, Message | None]:
+    def receive(self, timeout: float | None) -> Coroutine[Any, Any, Message | None]:
         if self._receiver is not None:
             raise self._second_receiver()
         if self.protocol.messages or not self._reading:
@@ -473,7 +471,7 @@ class AioLink(Link, asyncio.BufferedProtocol):
             raise self._closed()
         return message
 
-    def send(  # type: ignore[override]
+    def send(
         self, opcode: int, payload: Payload, timeout: float | None
     ) -> Coroutine[Any, Any, None] | None:
         """Write a message.
@@ -495,9 +493,7 @@ class AioLink(Link, asyncio.BufferedProtocol):
                 self._accepted = self._sent
         return self._wait_for_tcp(timeout)
 
-    def _send_rest(  # type: ignore[override]
-        self, timeout: float | None
-    ) -> Coroutine[Any, Any, None] | None:
+    def _send_rest(self, timeout: float | None) -> Coroutine[Any, Any, None] | None:
         self._flush()
         return self._wait_for_tcp(timeout)
 
@@ -530,7 +526,7 @@ class AioLink(Link, asyncio.BufferedProtocol):
                 raise self._closed() from error
             raise self._closed()
 
-    async def close(  # type: ignore[override]
+    async def close(
         self, payload: bytes, code: int, reason: str | None, wait: bool = True
     ) -> None:
         self.begin_close(payload, code, reason)
@@ -544,7 +540,7 @@ class AioLink(Link, asyncio.BufferedProtocol):
         """
         self._begin_close(payload, code, reason)
 
-    async def join(self, timeout: float | None) -> bool:  # type: ignore[override]
+    async def join(self, timeout: float | None) -> bool:
         deadline = None if timeout is None else self.now() + timeout
         return await self._until(lambda: self.wire.lost, deadline)
 

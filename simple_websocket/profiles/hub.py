@@ -13,8 +13,8 @@ There is no greenlet of our own.  The path of one message, call by call, where
 So a message costs one recv, one switch to and fro, one send, and its share of the
 two polls.
 Whatever is not a message in one piece (many at once, some of one, a ping, a
-Close, TLS) goes the way that this file describes, through ``Link`` and the queue
-of the protocol.
+Close, TLS) goes the way that this file describes, through ``BlockingLink``,
+``Link`` and the queue of the protocol.
 
 A hub belongs to an OS thread.  Calls from any other are carried over: they
 run in a greenlet of the hub's thread while the caller waits (``errand.py``).
@@ -36,8 +36,9 @@ from ..errors import ConnectionClosed, SimpleWebsocketError
 from ..inbox import Message
 from ..protocol import ENDED, ENDING, Protocol
 from . import express
+from .blocking import BlockingLink
 from .errand import Busy, Errand, presence, tell_of_ends
-from .link import TURN, Link, Payload, live_links
+from .link import TURN, Payload, live_links
 from .originals import builtin, original
 from .readers import Ear, Readers
 from .wire import Wire
@@ -47,7 +48,7 @@ NOBODY = 0
 
 
 @express.hub
-class HubLink(Link):
+class HubLink(BlockingLink):
     """A link whose greenlets wait in a hub; a backend adds the methods
     that are abstract here and those of ``Link``."""
 
@@ -168,27 +169,11 @@ class HubLink(Link):
         self._watch(False, False)
         self._arm(None)
 
-    def _guarded(self, step: Callable[[], None]) -> bool:
-        """Run a step that must not be interrupted by another one.
-
-        :returns: False where it was put off, because it is a signal handler's that
-                  has interrupted one: who waited now would wait inside that.
-        """
+    def _guarded(self, step: Callable[[], Any]) -> bool:
         if self._inside:
             self._defer(step)
             return False
-        self._inside = True
-        try:
-            step()
-        except (ConnectionClosed, ValueError):
-            raise
-        except BaseException:
-            self._poison()  # a signal handler raised: half a step is done
-            raise
-        finally:
-            if self._deferred:
-                self._do_deferred()
-            self._inside = False
+        self._run_step(step)
         return True
 
     def _on_readable(self, *_: Any) -> None:
@@ -230,6 +215,10 @@ class HubLink(Link):
 
     def _notify(self) -> None:
         """Nothing: waiters are resumed when the step is over."""
+
+    def _settle_and_tell(self) -> None:
+        super()._settle_and_tell()
+        self._kick()
 
     def _switch_out(self) -> None:
         """Resume whoever has what it waits for, from the hub: who is resumed comes
@@ -305,8 +294,7 @@ class HubLink(Link):
     def _ask(self) -> None:
         self.protocol.ask()
         if self.protocol.dirty:
-            self._settle()
-            self._kick()
+            self._settle_and_tell()
 
     def _make_room(self) -> None:
         if not self.finished:
@@ -371,23 +359,7 @@ class HubLink(Link):
         if self._inside:
             self._put_off(opcode, payload)
             return
-        protocol = self.protocol
-        self._inside = True
-        try:
-            self._put_message(opcode, payload)
-            if protocol.dirty:
-                self._settle()
-                self._kick()
-            mark = self._unsent_mark() if self._unsent else 0
-        except (ConnectionClosed, ValueError):
-            raise
-        except BaseException:
-            self._poison()
-            raise
-        finally:
-            if self._deferred:
-                self._do_deferred()
-            self._inside = False
+        mark = self._run_step(lambda: self._begin_to_send(opcode, payload))
         if mark:
             self.wait_until_sent(mark, timeout)
         elif self.finished:
@@ -423,18 +395,7 @@ class HubLink(Link):
         if self._inside:
             self._put_off(opcode, payload)
             return 0
-        self._inside = True
-        try:
-            return self._offer(opcode, payload, made, insist)
-        except (ConnectionClosed, ValueError):
-            raise
-        except BaseException:
-            self._poison()
-            raise
-        finally:
-            if self._deferred:
-                self._do_deferred()
-            self._inside = False
+        return self._run_step(lambda: self._offer(opcode, payload, made, insist))
 
     def wait_until_sent(self, mark: int, timeout: float | None) -> None:
         if self._get_ident() != self._home and not self.finished:

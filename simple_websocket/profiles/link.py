@@ -1,19 +1,11 @@
 """A link joins a wire to a protocol, on one backend.
 
 ``Link`` holds what is the same everywhere: reading, the one way in which
-bytes leave, closing.  It never waits.  A subclass adds how to *wait* (for a
-message, for TCP to take more, for the end) and how to be *told* (that the
-socket is ready, that a deadline has come), and it makes sure that one caller
-at a time is inside.
-
-An exception may come out of nowhere between any two bytecodes (Ctrl-C), and
-everything here is made for it.  A loop within a ``try`` has its condition inside:
-CPython 3.12 and 3.13 leave the jump back of ``while condition:`` out of the
-``try``, and it is one of the places where signals are looked for.
-
-Who may call what: ``receive`` one caller at a time, a second one gets an
-error; ``send`` and ``close`` anyone, from any OS thread, at any time.  (On asyncio
-only the thread of the loop.)
+bytes leave, closing.  It never waits.  ``BlockingLink`` and ``AioLink`` add what
+applications call, in code that blocks and on asyncio; backends how to *wait* (for
+a message, for TCP to take more, for the end) and how to be *told* (that the socket
+is ready, that a deadline has come), and they make sure that one caller at a time
+is inside.
 
 The ways for a link to end:
 
@@ -41,7 +33,6 @@ from ..codec import TEXT
 from ..errors import ConnectionClosed, SimpleWebsocketError
 from ..inbox import Message
 from ..protocol import DONE, ENDED, ENDING, OPEN, Protocol
-from .originals import builtin
 from .pump import Came, put
 from .wire import Wire, is_of_tcp
 
@@ -118,41 +109,17 @@ class Link:
     def start(self) -> None:
         """Begin to watch; what arrived with the handshake is in the protocol."""
 
-    @abstractmethod
-    def receive(self, timeout: float | None) -> Message | None:
-        """The next message; None when ``timeout`` seconds are over.
-
-        :raises ConnectionClosed: behind the last message.
-        """
-
-    @abstractmethod
-    def send(self, opcode: int, payload: Payload, timeout: float | None) -> None:
-        """Write a message and wait until TCP has taken all of it.
-
-        :raises ConnectionClosed: when it can't be written, or was not in
-                                  ``timeout`` seconds: then the connection has
-                                  failed, since half a frame may be out.
-        """
-
-    @abstractmethod
-    def _send_rest(self, timeout: float | None) -> None:
-        """``send``, of which TCP has taken some: the rest is in ``_unsent``."""
-
-    @abstractmethod
-    def close(self, payload: bytes, code: int, reason: str | None, wait: bool = True) -> None:
-        """Do the closing handshake.
-
-        :param wait: whether to stay until it is over, ``close_timeout`` at most.
-        :raises ConnectionClosed: when the connection is closed already.
-        """
-
     def wake(self) -> None:
         """Make a waiting ``receive`` look again."""
         raise NotImplementedError  # pragma: no cover (with an event of its own, that is set)
 
     @abstractmethod
-    def join(self, timeout: float | None) -> bool:
-        """Wait until TCP is closed; whether it is."""
+    def make_room(self) -> None:
+        """The application has taken messages out of the queue itself."""
+
+    @abstractmethod
+    def give_up(self) -> None:
+        """Fail the connection: 1006, and TCP is closed at once."""
 
     @abstractmethod
     def abandon(self) -> None:
@@ -161,10 +128,6 @@ class Link:
         Called from a finaliser, so in any thread and between any two
         bytecodes: it takes no lock and raises nothing.
         """
-
-    def _guarded(self, step: Callable[[], Any]) -> Any:
-        """Run a step that never waits, with nobody else inside."""
-        raise NotImplementedError  # pragma: no cover (asyncio lets nobody else inside)
 
     @abstractmethod
     def _watch(self, read: bool, write: bool) -> None:
@@ -183,23 +146,6 @@ class Link:
         """Stop watching, for good: the file descriptor is about to go."""
 
     # -- the same everywhere; call with nobody else inside ----------------
-
-    def _defer(self, step: Callable[[], Any]) -> None:
-        """Put off what a signal handler wants in the middle of a step."""
-        if self._deferred is None:
-            self._deferred = []
-        self._deferred.append(step)
-
-    def _do_deferred(self) -> None:
-        """At the end of a step: do what a signal handler wanted in its middle."""
-        try:
-            while True:
-                if not self._deferred:
-                    break
-                with suppress(ConnectionClosed):
-                    self._deferred.pop(0)()
-        finally:
-            self._inside = False
 
     def _put_message(self, opcode: int, payload: Payload) -> None:
         """Write a message (the hot path of ``send``): in one call, if nothing is
@@ -409,21 +355,11 @@ class Link:
         self._settle()
         self._notify()
 
-    def make_room(self) -> None:
-        """The application has taken messages out of the queue itself."""
-        self._guarded(self._use_room)
-
     def _use_room(self) -> None:
         self.protocol.resume()
         if not self.finished:
             if self.wire.tls:
                 self._read_all()  # what TLS holds makes nothing readable
-            self._after()
-
-    def _put(self, opcode: int, payload: Payload) -> None:
-        """Send from a signal handler that interrupted one of our own steps."""
-        if self.protocol.state <= ENDING:
-            self.protocol.send(opcode, payload)
             self._after()
 
     def _orphan(self) -> None:
@@ -432,91 +368,6 @@ class Link:
         self.finished = True
         self.protocol.abort()
         self.wire.let_go()
-
-    # -- to many at once ---------------------------------------------------
-
-    def offer(
-        self, opcode: int, payload: bytes, made: dict[Any, bytes], insist: bool
-    ) -> int | None:
-        """Begin to send a message, and do not wait.
-
-        :param made: see ``Protocol.shared_frame``.
-        :param insist: whether to put it behind what TCP has not taken yet.
-        :returns: 0 when TCP has taken all of it, or it was put off behind the step
-                  that this call interrupts; what to give to ``wait_until_sent``
-                  while TCP has not; None when it was not begun, since something
-                  is before it.
-        :raises ConnectionClosed: when it can't be sent.
-        """
-        raise NotImplementedError  # pragma: no cover (asyncio has no broadcast())
-
-    def _offer(
-        self, opcode: int, payload: bytes, made: dict[Any, bytes], insist: bool
-    ) -> int | None:
-        """``offer``, with nobody else inside."""
-        protocol = self.protocol
-        if not insist and protocol.state <= ENDING and (self._unsent or protocol.out):
-            return None
-        protocol.out.append(protocol.shared_frame(opcode, payload, made))
-        if not self._unsent:
-            self._flush()
-        if protocol.dirty:
-            self._settle()
-            self._notify()
-        if self.finished:
-            raise self._closed()
-        return self._unsent_mark() if self._unsent else 0
-
-    def go_on(self) -> int:
-        """What ``offer`` returns, where ``put_to_many`` has begun to send.
-
-        :raises ConnectionClosed: when it can't be sent.
-        """
-        self._guarded(self._write_more)
-        if self.finished:
-            raise self._closed()
-        return self._unsent_mark() if self._unsent else 0
-
-    def _write_more(self) -> None:
-        self._flush()
-        self._after()
-
-    def fail_if_torn(self, ident: int) -> None:
-        """Fail the connection where ``put_to_many``, called by the thread ``ident``, has
-        begun a frame that nobody has come to go on with (invariant 2)."""
-        if self._home in (None, ident):
-            self._guarded(self._fail_if_torn)
-
-    def _fail_if_torn(self) -> None:
-        if self._unsent and not self.protocol.congested:
-            self._poison()
-
-    def wait_until_sent(self, mark: int, timeout: float | None) -> None:
-        """Wait until TCP has taken what ``offer`` began.
-
-        :raises ConnectionClosed: as for ``send``.
-        """
-        raise NotImplementedError  # pragma: no cover (asyncio has no broadcast())
-
-    def give_up(self) -> None:
-        """Fail the connection: 1006, and TCP is closed at once."""
-        self._guarded(self._poison)
-
-    def interrupted(self) -> None:
-        """``receive`` was interrupted.  A message that it had not picked up yet goes
-        back to the queue.  One that it was about to return (``_handing``) may be
-        lost, so the connection fails rather than going on without it."""
-        if self._handing:
-            self._handing = False
-            self.give_up()
-        elif self._handed is not None:
-            if self._home is None or self._home == builtin('threading', 'get_ident')():
-                self._guarded(self._reclaim)  # else whoever receives next does it
-
-    def _reclaim(self) -> None:
-        message, self._handed = self._handed, None
-        if message is not None:
-            self.protocol.input_buffer().appendleft(message)
 
     # -- for receive(), send() and close() of every backend ----------------
 
@@ -583,7 +434,7 @@ def discard(wire: Wire) -> None:
     for link in _live:
         if link.wire is wire:
             with suppress(Exception):  # it may be half made
-                link._guarded(link._poison)
+                link.give_up()
     wire.close()
 
 

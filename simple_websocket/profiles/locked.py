@@ -23,12 +23,13 @@ from typing import Any
 from ..errors import ConnectionClosed
 from ..protocol import ENDED, Protocol
 from . import express
-from .link import Link, Payload
+from .blocking import BlockingLink
+from .link import Payload
 from .wire import Wire
 
 
 @express.locked
-class LockedLink(Link):
+class LockedLink(BlockingLink):
     """A link that threads share; a backend adds how they wait."""
 
     __slots__ = ('_lock', '_lost', '_receiving', '_waiting')
@@ -54,27 +55,11 @@ class LockedLink(Link):
     # -- one at a time ----------------------------------------------------
 
     def _guarded(self, step: Callable[[], Any]) -> bool:
-        """Run a step that never waits, with nobody else inside.
-
-        :returns: False where the step was put off, because this very thread
-                  is inside already: it is a signal handler.
-        """
         with self._lock:
-            if self._inside:
+            if self._inside:  # this very thread is: it is a signal handler
                 self._defer(step)
                 return False
-            self._inside = True
-            try:
-                step()
-            except (ConnectionClosed, ValueError):
-                raise
-            except BaseException:
-                self._poison()  # a signal handler raised: half a step is done
-                raise
-            finally:
-                if self._deferred:
-                    self._do_deferred()
-                self._inside = False
+            self._run_step(step)
             return True
 
     def _leave_wait(self, entered: list[bool]) -> None:
@@ -122,23 +107,7 @@ class LockedLink(Link):
             if self._inside:
                 self._defer(lambda: self._put(opcode, payload))
                 return
-            self._inside = True
-            try:
-                protocol = self.protocol
-                self._put_message(opcode, payload)
-                mark = self._unsent_mark() if self._unsent else 0
-                if protocol.dirty:
-                    self._settle()
-                    self._notify()
-            except (ConnectionClosed, ValueError):
-                raise
-            except BaseException:
-                self._poison()
-                raise
-            finally:
-                if self._deferred:
-                    self._do_deferred()
-                self._inside = False
+            mark = self._run_step(lambda: self._begin_to_send(opcode, payload))
         if mark:
             self.wait_until_sent(mark, timeout)
         elif self._lost or self.finished:
@@ -166,21 +135,10 @@ class LockedLink(Link):
             if self._inside:
                 self._defer(lambda: self._put(opcode, payload))
                 return 0
-            self._inside = True
-            try:
-                mark = self._offer(opcode, payload, made, insist)
-                if self._lost:
-                    raise self._closed()
-                return mark
-            except (ConnectionClosed, ValueError):
-                raise
-            except BaseException:
-                self._poison()
-                raise
-            finally:
-                if self._deferred:
-                    self._do_deferred()
-                self._inside = False
+            mark = self._run_step(lambda: self._offer(opcode, payload, made, insist))
+            if self._lost:
+                raise self._closed()
+            return mark
 
     def _failed(self) -> ConnectionClosed:
         """What to tell a sender: the receiver may still be about to find out."""

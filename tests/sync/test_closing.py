@@ -10,7 +10,7 @@ import warnings
 
 import pytest
 from support.frames import BINARY, CLOSE, PING, TEXT
-from support.peer import accepted, both_ends, connected
+from support.peer import accepted, both_ends, connected, is_receiving
 
 from simple_websocket import ConnectionClosed
 
@@ -127,7 +127,7 @@ def test_a_close_that_nobody_asks_for_is_answered_within_close_timeout(end, worl
 def test_close_releases_a_receiver_at_once_though_the_peer_is_silent(end, world):  # A5
     ws, peer = end(close_timeout=1)
     task = world.spawn(closed_with, ws, None)
-    world.sleep(0.05)  # no event tells that a receiver has begun to wait
+    world.wait_until(lambda: is_receiving(ws))
     closer = world.spawn(ws.close, 4000)
     assert task.join(timeout=0.7) == 4000
     closer.join()
@@ -136,7 +136,7 @@ def test_close_releases_a_receiver_at_once_though_the_peer_is_silent(end, world)
 def test_a_receiver_that_was_released_leaves_the_handshake_to_finish(end, world):
     ws, peer = end(close_timeout=4)
     task = world.spawn(closed_with, ws, None)
-    world.sleep(0.05)
+    world.wait_until(lambda: is_receiving(ws))
     closer = world.spawn(ws.close, 4000)
     assert task.join() == 4000
     peer.expect_close(4000)

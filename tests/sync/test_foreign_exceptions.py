@@ -12,7 +12,7 @@ import threading
 
 import pytest
 from support.frames import TEXT
-from support.peer import accepted
+from support.peer import accepted, is_receiving
 
 from simple_websocket import Client, ConnectionClosed, ConnectionError
 
@@ -110,7 +110,7 @@ def test_a_wait_may_be_longer_than_the_kernel_can_count(world, classes, long):
     ws, peer = accepted(world, ping_interval=long, **classes)
     receiving = world.spawn(ws.receive, long)
     sending = world.spawn(ws.send, LARGE, long)
-    world.sleep(0.02)  # for both to be waiting
+    world.wait_until(lambda: is_receiving(ws))
     assert not receiving.done and not sending.done
     peer.send((TEXT, b'hello'))
     peer.read()

@@ -6,7 +6,7 @@ import os
 
 import pytest
 from support.frames import BINARY, TEXT
-from support.peer import accepted
+from support.peer import accepted, is_receiving
 from support.points import call_soon
 
 from simple_websocket import ConnectionClosed, broadcast, get_profile
@@ -94,7 +94,7 @@ def test_another_os_thread_wakes_waits_and_gives_up(world):
     bystander, _ = accepted(world)
     ws, peer = accepted(world)
     receiving = world.spawn(lambda: pytest.raises(ConnectionClosed, ws.receive).value.reason)
-    world.sleep(0.01)
+    world.wait_until(lambda: is_receiving(ws))
     world.real_thread(ws.event.set).join()
     world.real_thread(ws.thread.join, 0.01).join()
     assert ws.connected and not receiving.done
@@ -135,7 +135,7 @@ def test_a_reader_that_is_killed_fails_the_connection(world):
 
     ws, peer = accepted(world, thread_class=Thread)
     receiving = world.spawn(lambda: pytest.raises(ConnectionClosed, ws.receive).value.reason)
-    world.sleep(0.01)
+    world.wait_until(lambda: is_receiving(ws))
     ws.thread.kill()
     assert receiving.join() == 1006
     peer.expect_eof()

@@ -8,7 +8,7 @@ from contextlib import suppress
 
 import pytest
 from support.frames import TEXT
-from support.peer import accepted
+from support.peer import accepted, is_receiving
 
 from simple_websocket import ConnectionClosed
 
@@ -20,7 +20,7 @@ LARGE = b'x' * 16_000_000  # more than TCP takes of a peer that does not read
 def test_a_killed_receiver_loses_nothing(end, world):  # invariant 3
     ws, peer = end()
     task = world.spawn(ws.receive)
-    world.sleep(0.02)
+    world.wait_until(lambda: is_receiving(ws))
     world.kill(task)
     peer.send((TEXT, b'for the next'))
     assert ws.receive(5) == 'for the next'

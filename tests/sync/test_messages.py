@@ -173,7 +173,7 @@ def test_sends_of_one_sender_keep_their_order(end, world):
 def test_a_second_receiver_gets_an_error_and_the_first_its_message(end, world):  # A21
     ws, peer = end()
     task = world.spawn(ws.receive)
-    world.sleep(0.05)  # no event tells that a receiver has begun to wait
+    world.wait_until(lambda: is_receiving(ws))
     with pytest.raises(SimpleWebsocketError, match='one receiver'):
         ws.receive(timeout=1)
     peer.send((TEXT, b'for the first'))
@@ -310,7 +310,7 @@ def test_an_iteration_takes_messages_in_its_connections_own_way(world, classes):
 def test_a_second_receiver_in_an_iteration_gets_an_error_that_is_no_end(end, world):
     ws, peer = end()
     task = world.spawn(next, iter(ws))
-    world.sleep(0.05)  # no event tells that a receiver has begun to wait
+    world.wait_until(lambda: is_receiving(ws))
     with pytest.raises(SimpleWebsocketError, match='one receiver'):
         next(iter(ws))
     peer.send((TEXT, b'for the first'))

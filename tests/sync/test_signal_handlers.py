@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pytest
 from support.frames import CLOSE, PING, PONG, TEXT
-from support.peer import accepted
+from support.peer import accepted, is_receiving
 
 from simple_websocket import ConnectionClosed, broadcast
 from simple_websocket.protocol import Protocol
@@ -79,7 +79,7 @@ def test_what_it_sends_in_the_middle_of_a_read_is_sent(world, classes, say, monk
     for method in ('feed', 'take_in'):
         interrupted(method)
     receiving = world.spawn(ws.receive)
-    world.sleep(0.02)  # for it to be waiting
+    world.wait_until(lambda: is_receiving(ws))
     peer.send((PING, b'?'), (TEXT, b'hello'))
     heard = [peer.read(), peer.read()]
     assert sorted(heard) == [(TEXT, b'from the handler'), (PONG, b'?')]

@@ -9,7 +9,7 @@ import ssl
 import pytest
 import trustme
 from support.frames import BINARY, PING, TEXT, fragments, wire
-from support.peer import Peer, environ_for, switching
+from support.peer import Peer, environ_for, is_receiving, switching
 
 from simple_websocket import Client, ConnectionClosed, Server, broadcast
 
@@ -179,7 +179,7 @@ def test_gevent_may_wonder_about_its_socket_behind_the_close_notify(tls_end):
 def test_a_receiver_is_released_by_a_close_over_tls(tls_end, world):  # A5
     ws, peer = tls_end(close_timeout=3)
     receiver = world.spawn(lambda: pytest.raises(ConnectionClosed, ws.receive))
-    world.sleep(0.05)
+    world.wait_until(lambda: is_receiving(ws))
     closer = world.spawn(ws.close, 4000)
     assert receiver.join(2).value.reason == 4000
     peer.expect_close(4000)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 from support.frames import TEXT
-from support.peer import Peer, environ_for
+from support.peer import Peer, environ_for, is_receiving
 
 from simple_websocket import ConnectionClosed, Server
 
@@ -27,7 +27,7 @@ def test_a_close_beside_a_waiting_receiver_lets_the_peer_answer(unix_end, world)
     peer.send((TEXT, b'one'))
     assert receiver.join() == 'one'
     receiver = world.spawn(ws.receive)
-    world.sleep(0.05)  # for it to be waiting
+    world.wait_until(lambda: is_receiving(ws))
     closer = world.spawn(ws.close, 4000)
     peer.expect_close(4000)
     with pytest.raises(ConnectionClosed) as closed:
