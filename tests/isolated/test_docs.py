@@ -364,7 +364,9 @@ def test_what_pip_is_told_to_install_exists(command):
     setup = configparser.ConfigParser()
     setup.read(ROOT / 'setup.cfg', encoding='utf-8')
     for word in command.words[2:]:
-        if word == '.':  # the clone
+        if word.startswith('.'):  # the clone
+            extras = re.fullmatch(r'\.(?:\[([\w,]+)\])?', word).group(1) or ''
+            assert set(filter(None, extras.split(','))) <= set(setup['options.extras_require'])
             continue
         pattern = r'([\w-]+)(?:\[([\w,]+)\])?(?:>=(\d+))?'
         name, extras, least = re.fullmatch(pattern, word).groups('')
