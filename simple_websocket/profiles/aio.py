@@ -32,6 +32,7 @@ from ..inbox import Message
 from ..protocol import ENDING, MAX_APPETITE, Protocol
 from . import express
 from .link import Link, Payload
+from .originals import builtin
 from .wire import LAST, Wire, plain_fileno
 
 #: asyncio's own transport, which has no promise to stay where it is.
@@ -60,17 +61,18 @@ def _room_of(loop: asyncio.AbstractEventLoop) -> tuple[memoryview, memoryview]:
 #: Messages taken in a row from the queue before other tasks get a turn.
 _TURN = 32
 
+_read: Callable[[int, int], bytes] = builtin('os', 'read')
+
 
 class TransportWire(Wire):
-    """A transport, reduced to what ``Link`` does with a wire.  It is told what comes;
-    ``Wire``'s ``recv`` works where ``fileno`` is set."""
+    """A transport, reduced to what ``Link`` does with a wire.  Of ``Wire``'s own
+    methods none that reads works: ``AioLink`` is told what comes."""
 
     transport: asyncio.Transport
 
     def __init__(self) -> None:
         # Not Wire's, which wants a socket: it is the transport's here.
-        self.sock = self.raw_recv = self.raw_send = None
-        self.read_shut = False
+        self.sock = self.raw_send = None
         self.full = False  #: TCP has not taken all that was written
         self.lost = False  #: the transport is gone, and the socket with it
         self.tls = False
@@ -96,7 +98,6 @@ class TransportWire(Wire):
             tcp = getattr(self.sock, '_sock', None)
             self.fileno = plain_fileno(tcp)
             self.raw_send = getattr(tcp, 'send', None)
-            self.raw_recv = getattr(tcp, 'recv', None)
 
     @property
     def closing(self) -> bool:
@@ -301,10 +302,11 @@ class AioLink(Link, asyncio.BufferedProtocol):
 
     def _lose(self) -> None:
         # The broken transport gives nothing more; TCP's own socket does.
-        if self.wire.fileno is not None:
+        if not self.wire.tls:
             with suppress(OSError):
-                while True:
-                    data = b'' if self.protocol.paused else self.wire.recv(MAX_APPETITE)
+                fd = self.wire.sock.fileno()
+                while not self.protocol.paused:
+                    data = _read(fd, MAX_APPETITE)
                     if not data:
                         break
                     self.protocol.feed(data)
