@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from contextlib import suppress
 
 from .originals import original
 
 
 class Waker:
-    """Makes a thread that waits in a poll come back."""
+    """Makes a thread that waits in a poll come back.
 
-    _fds: Sequence[int] = ()
+    One thread may close it while another is about to wake: then whoever is the last
+    gives the descriptors back, for what is written must not go to the next that has
+    the number.
+    """
 
     def __init__(self) -> None:
         # In one step of C: a signal handler in between would cost a descriptor.
-        fds: list[int] = []
-        self._fds = fds
+        self._fds = fds = _Descriptors()
         if hasattr(os, 'eventfd'):
             flags = os.EFD_NONBLOCK | os.EFD_CLOEXEC
             fds.extend(map(os.eventfd, (0,), (flags,)))
@@ -28,20 +29,38 @@ class Waker:
         self.fd, self._write_fd = fds[0], fds[-1]
         self._write = original('os', 'write')
         self._read = original('os', 'read')
+        self._closed = False
+        self._waking: list[None] = []  # one for each who is in wake()
 
     def wake(self) -> None:
-        with suppress(OSError):  # full: then it is awake, or gone
-            self._write(self._write_fd, b'\1\0\0\0\0\0\0\0')
+        self._waking.append(None)
+        try:
+            if not self._closed:
+                with suppress(OSError):  # full: then it is awake
+                    self._write(self._write_fd, b'\1\0\0\0\0\0\0\0')
+        finally:
+            self._waking.pop()
+            if self._closed and not self._waking:
+                self._fds.close()
 
     def clear(self) -> None:
         with suppress(OSError):
             self._read(self.fd, 4096)
 
     def close(self) -> None:
-        fds, self._fds = self._fds, ()
-        self.fd = self._write_fd = -1  # the numbers are somebody else's soon
-        for fd in fds:
-            original('os', 'close')(fd)
+        self._closed = True
+        self.fd = -1
+        if not self._waking:
+            self._fds.close()
+
+
+class _Descriptors(list[int]):
+    """Some that are closed with this, each once."""
+
+    def close(self) -> None:
+        with suppress(IndexError):
+            while True:
+                original('os', 'close')(self.pop())
 
     def __del__(self) -> None:
         with suppress(Exception):  # what it takes may be gone at exit
