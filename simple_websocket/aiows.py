@@ -25,7 +25,7 @@ from .aiotime import in_time
 from .asgi import Conversation, Receive, Scope, Send, WebSocketASGI
 from .close_codes import NORMAL_CLOSURE, close_payload
 from .codec import TEXT
-from .connection import Connection, Event, encode_message
+from .connection import Connection, Event, as_refusal, encode_message
 from .dial import check_context
 from .errors import ConnectionError
 from .options import Headers, Options, Origins, Subprotocols, check_timeout
@@ -296,6 +296,8 @@ class AioServer(AioBase):
                         what the client offers, best first.
         :returns: one of them, or None.  By default the client's first that
                   is among ``subprotocols``.
+        :raises ConnectionError: (ours) to refuse the client, with the error's
+                                 ``status_code``.
         """
         return handshake.choose_subprotocol(request.subprotocols, self.subprotocols)
 
@@ -317,7 +319,10 @@ class AioServer(AioBase):
         )
         self._link = link
         take_over(request, link, self, rejected.status if rejected else 101)
-        self._report(rejected)
+        try:
+            self._report(rejected)
+        finally:
+            del rejected  # its traceback leads back to here
 
     async def _accept_sock(self, sock: Any, headers: Any) -> None:
         _check_socket(sock)
@@ -331,7 +336,10 @@ class AioServer(AioBase):
         except BaseException:
             link.protocol.abort()
             raise
-        self._report(rejected)
+        try:
+            self._report(rejected)
+        finally:
+            del rejected  # its traceback leads back to here
 
     def _answer(
         self, method: str, target: str, version: str, headers: Any, secure: bool
@@ -341,11 +349,12 @@ class AioServer(AioBase):
         try:
             request = handshake.request_from_headers(method, target, version, headers)
             engine, extension = self._options.negotiate(request, self._origins, secure)
+            with as_refusal():
+                self.subprotocol = self.choose_subprotocol(request) or None
         except handshake.Rejected as rejected:
             protocol = self._options.protocol(False, loop.time, None)
             protocol.refuse(handshake.rejection_response(rejected, method))
             return AioLink(protocol, loop), rejected
-        self.subprotocol = self.choose_subprotocol(request) or None
         response = handshake.accept_response(request, self.subprotocol, extension)
         protocol = self._options.protocol(False, loop.time, engine)
         protocol.out.append(response)
@@ -354,7 +363,10 @@ class AioServer(AioBase):
     def _report(self, rejected: handshake.Rejected | None) -> None:
         if rejected is not None:
             self._options.logger.debug('refused: %s', rejected)
-            raise ConnectionError(rejected.status, rejected.reason) from rejected
+            try:
+                raise ConnectionError(rejected.status, rejected.reason) from rejected
+            finally:
+                del rejected  # its traceback leads back to here
         self._options.logger.debug('accepted %s', self)
 
 

@@ -7,13 +7,15 @@ The classes of ``ws`` and ``aiows`` differ in how they wait.  What they hold
 from __future__ import annotations
 
 import warnings
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 from weakref import ref
 
 from .close_codes import GOING_AWAY, INTERNAL_ERROR
 from .codec import BINARY, TEXT
-from .errors import ConnectionClosed, SimpleWebsocketError
+from .errors import ConnectionClosed, ConnectionError, SimpleWebsocketError
+from .handshake import Rejected
 from .inbox import InputBuffer
 from .profiles import express
 from .profiles.link import Link, Payload
@@ -34,8 +36,8 @@ def encode_message(data: Any) -> tuple[int, Payload]:
         view = memoryview(data)
     except TypeError:
         return TEXT, str(data)
-    if not view.ndim:  # a number of NumPy's, or of ctypes
-        return TEXT, str(data)
+    if not (view.ndim or isinstance(data, memoryview) or view.format.startswith('T')):
+        return TEXT, str(data)  # a number of NumPy's, or of ctypes; T is for a struct
     return BINARY, view.tobytes()
 
 
@@ -49,6 +51,19 @@ def exit_code(kind: type[BaseException] | None) -> int | None:
     if kind is None or issubclass(kind, (ConnectionClosed, GeneratorExit)):
         return None
     return INTERNAL_ERROR if issubclass(kind, Exception) else GOING_AWAY
+
+
+@contextmanager
+def as_refusal() -> Iterator[None]:
+    """Take a ``ConnectionError`` of ours, raised where the application looks at a
+    request, for its refusal."""
+    try:
+        yield
+    except ConnectionError as error:
+        status = error.status_code
+        if not isinstance(status, int) or not 300 <= status < 600:
+            status = 500
+        raise Rejected(status, 'The application has refused this client.') from error
 
 
 class _RoomFor(ref[Link]):
@@ -78,7 +93,7 @@ class Event:
 
     def is_set(self) -> bool:
         """Whether ``receive`` would return, or raise, at once."""
-        return bool(self._link.protocol.messages) or self._link.protocol.state > ENDING
+        return bool(self._link.protocol.messages) or self._link.protocol.state >= ENDING
 
     def wait(self, timeout: float | None = None) -> bool:
         """Like ``is_set``: a connection of this kind has nothing to wait on."""

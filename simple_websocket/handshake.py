@@ -193,12 +193,21 @@ class UpgradeRequest:
 
     @property
     def extra_headers(self) -> list[tuple[bytes, bytes]]:
-        """Those that are no part of the handshake, as the request of 1.x had them."""
+        """Those that are no part of the handshake, as pairs of bytes, in the manner of
+        1.x."""
         return [
-            (name.lower().encode('latin-1'), value.encode('latin-1'))
+            (name.lower().encode('latin-1'), _field_bytes(value))
             for name, value in self.headers
             if name.lower() not in _OWN_HEADERS and name.lower() != 'host'
         ]
+
+
+def _field_bytes(value: str) -> bytes:
+    """A value as it came, from servers that have decoded it in either way."""
+    try:
+        return value.encode('latin-1')
+    except UnicodeEncodeError:
+        return value.encode('utf-8', 'surrogateescape')
 
 
 def request_from_headers(

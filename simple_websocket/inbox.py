@@ -112,8 +112,8 @@ class InputBuffer(deque[Message]):
         """Add a message behind the others."""
         super().append(message)
         self._size += len(message)
-        if not self.full:
-            self.full = self._is_full()
+        if not self.full and self._is_full():
+            self._fill()
 
     def pop(self, index: int = -1) -> Message:
         """Take the message at ``index`` out (the last one by default).
@@ -138,8 +138,11 @@ class InputBuffer(deque[Message]):
         """``popleft()`` for the protocol, which makes use of the room itself."""
         message = super().popleft()
         self._size -= len(message)
-        if self.full or not self:
-            self.full = self._is_full()
+        if not self:
+            self._size = 0
+            self.full = False
+        elif self.full and not self._is_full():
+            self.full = False
         return message
 
     def _shrink(self, gone: Message) -> None:
@@ -149,16 +152,27 @@ class InputBuffer(deque[Message]):
     def _is_full(self) -> bool:
         if len(self) >= self._max_messages:
             return True
-        if self._size >= MAX_QUEUE_SIZE or not self:
+        if self._size >= MAX_QUEUE_SIZE:
             # To be sure: the application may take messages out in a thread of its own
             # while another is put in, and the books are not kept in one step.
             self._size = sum(map(len, self.copy()))
         return self._size >= MAX_QUEUE_SIZE
 
+    def _fill(self) -> None:
+        # In this order: who takes a message out meanwhile sees that it was full.
+        self.full = True
+        if not self._is_full():
+            self.full = False
+
     def _look(self) -> None:
-        was_full, self.full = self.full, self._is_full()
-        if was_full and not self.full and self.on_room is not None:
-            self.on_room()
+        """After a change that the application has made."""
+        if not self.full:
+            if self._is_full():
+                self._fill()
+        elif not self._is_full():
+            self.full = False
+            if self.on_room is not None:
+                self.on_room()
 
     def __iter__(self) -> Iterator[Message]:
         return iter(self.copy())
@@ -178,7 +192,10 @@ class InputBuffer(deque[Message]):
 
     def copy(self) -> deque[Message]:  # type: ignore[override]
         """The messages, in a deque of their own."""
-        return deque(super().__iter__())
+        copied: deque[Message] = deque()
+        # In one step of C: another thread may change it.
+        any(map(copied.extend, map(deque.__iter__, (self,))))
+        return copied
 
     __copy__ = copy  # type: ignore[assignment]
 

@@ -575,7 +575,11 @@ class Protocol:
 
     def ping(self) -> None:
         """Have the peer send something, for a receiver that nothing else can wake."""
-        if self.state == OPEN and not self.congested:
+        if self.state != OPEN:
+            return
+        if self.congested:
+            self._owed_ping = True
+        else:
             self.out.append(encode(PING, b'', self.client))
 
     def is_missing(self, now: float) -> bool:

@@ -23,7 +23,7 @@ from weakref import ref
 from . import client_handshake, deflate, handshake, hosts
 from .close_codes import INTERNAL_ERROR, NORMAL_CLOSURE, close_payload
 from .codec import TEXT
-from .connection import Connection, Event, encode_message, exit_code
+from .connection import Connection, Event, as_refusal, encode_message, exit_code
 from .dial import Dial, check_context
 from .environ import request_from_environ
 from .errors import ConnectionClosed, ConnectionError, SimpleWebsocketError
@@ -300,7 +300,10 @@ class Server(Base):
             raise
         if rejected is not None:
             self._options.logger.debug('refused: %s', rejected)
-            raise ConnectionError(rejected.status, rejected.reason) from rejected
+            try:
+                raise ConnectionError(rejected.status, rejected.reason) from rejected
+            finally:
+                del rejected  # its traceback leads back to here
         # A handler that returns without closing leaves the rest to the host
         # (``_host_did``), which has to find the connection alive.
         environ[_IN_ENVIRON] = self
@@ -344,6 +347,9 @@ class Server(Base):
                         what the client offers, best first.
         :returns: one of them, or None.  By default the client's first that
                   is among ``subprotocols``.
+        :raises ConnectionError: (ours) to refuse the client, with the error's
+                                 ``status_code``.  Any other exception comes out of
+                                 ``accept``, and the WSGI server has the socket still.
         """
         return handshake.choose_subprotocol(request.subprotocols, self.subprotocols)
 
@@ -356,7 +362,8 @@ class Server(Base):
         """The protocol with the response to write first, and why if it is a refusal.
 
         The host still has the socket: what ``choose_subprotocol`` raises it answers as
-        any exception of a handler, a framework's ``abort(403)`` among them.
+        any exception of a handler, a framework's ``abort(403)`` among them.  But a
+        ``ConnectionError`` of ours says that it was answered.
         """
         environ = self.environ
         if not host.tells_version:
@@ -365,12 +372,13 @@ class Server(Base):
             request = request_from_environ(environ)
             secure = self.environ.get('wsgi.url_scheme') == 'https'
             engine, extension = self._options.negotiate(request, origins, secure)
+            with as_refusal():
+                self.subprotocol = self.choose_subprotocol(request) or None
         except handshake.Rejected as rejected:
             protocol = self._options.protocol(False, _now, None)
             method = self.environ.get('REQUEST_METHOD')
             protocol.refuse(handshake.rejection_response(rejected, method))
             return protocol, rejected
-        self.subprotocol = self.choose_subprotocol(request) or None
         protocol = self._options.protocol(False, _now, engine)
         protocol.out.append(
             handshake.accept_response(request, self.subprotocol, extension, headers)

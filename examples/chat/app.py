@@ -1,7 +1,7 @@
 """A chat room for browsers, on gevent, threads or eventlet.
 
     python app.py                           gevent's pywsgi, http://127.0.0.1:8000/
-    python app.py threads --port 8000       Werkzeug, a thread for each member
+    python app.py threads --port 9000       Werkzeug, a thread for each member
     python app.py eventlet --port 0         eventlet's wsgi server, any free port
 
 A connection finds out by itself what it is served by, without monkey-patching;

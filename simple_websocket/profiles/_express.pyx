@@ -111,7 +111,7 @@ cdef object fileno_of(object link):
 
 
 cdef int leave_step(object link) except -1:
-    """The end of a step, as ``_guarded`` has it."""
+    """The end of a step, as ``_run_step`` has it."""
     if not is_none(link, DEFERRED) and get(link, DEFERRED):
         link._do_deferred()
     set_slot(link, INSIDE, False)

@@ -303,7 +303,8 @@ class HubLink(BlockingLink):
 
     def make_room(self) -> None:
         if self._get_ident() != self._home and not self.finished:
-            self._call_home(self.make_room)
+            with suppress(Exception):  # the hub may be gone, and nobody reads then
+                self._call_home(self.make_room)
             return
         super().make_room()
         self._kick()
@@ -350,7 +351,8 @@ class HubLink(BlockingLink):
         if self._get_ident() == self._home:
             self._kick()
         else:
-            self._call_home(self._kick)
+            with suppress(Exception):  # the hub may be gone
+                self._call_home(self._kick)
 
     def send(self, opcode: int, payload: Payload, timeout: float | None) -> None:
         if self._get_ident() != self._home and not self.finished:
@@ -409,7 +411,7 @@ class HubLink(BlockingLink):
         self._senders = self._senders or []
         late: TimeoutError | None = None
         try:
-            while True:  # see link.py
+            while True:  # see blocking.py
                 if self._sent >= mark or self.finished:
                     break
                 left = None if deadline is None else deadline - self.now()
@@ -547,7 +549,8 @@ class HubLink(BlockingLink):
 def _leave_links_of(here: Any) -> None:
     for link in live_links():
         if isinstance(link, HubLink):
-            link.disown(here)
+            with suppress(AttributeError):  # it may be half made
+                link.disown(here)
 
 
 tell_of_ends(_leave_links_of)

@@ -107,7 +107,7 @@ class InjectedLink(LockedLink):
         self._green = self._get_ident() == self._home
         self._begun = True  # before it looks whether the link is finished
         try:
-            while True:  # see link.py
+            while True:  # see blocking.py
                 if self.finished:
                     break
                 self._turn()

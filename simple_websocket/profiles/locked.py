@@ -151,7 +151,7 @@ class LockedLink(BlockingLink):
         deadline = None if timeout is None else self.now() + timeout
         late: TimeoutError | None = None
         try:
-            while True:  # see link.py
+            while True:  # see blocking.py
                 if self._sent >= mark or self._lost or self.finished:
                     break
                 left = None if deadline is None else deadline - self.now()

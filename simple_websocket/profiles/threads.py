@@ -137,7 +137,7 @@ class ThreadLink(LockedLink):
         mine = risky = False
         arrived: list[Came] = []
         try:
-            while True:  # see link.py
+            while True:  # see blocking.py
                 with self._lock:
                     risky = True
                     del arrived[:]
@@ -396,13 +396,13 @@ class ThreadLink(LockedLink):
         waker = self._waker  # another thread may be about to take it away
         if waker is not None:
             waker.wake()
-        elif self._blocked and self.protocol.messages:
-            # Nothing but bytes brings a thread back from recv: a pong will do.
-            self._guarded(self._ask_for_a_pong)
+        elif self.protocol.messages:
+            self._guarded(self._bring_back)
 
-    def _ask_for_a_pong(self) -> None:
-        self.protocol.ping()
-        self._after()
+    def _bring_back(self) -> None:
+        if self._blocked:  # nothing but bytes wakes a thread in recv: a pong will do
+            self.protocol.ping()
+            self._after()
 
     # -- the watchman's side ----------------------------------------------
 

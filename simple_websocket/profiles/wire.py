@@ -20,7 +20,7 @@ import socket
 import ssl
 from collections.abc import Callable
 from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from .originals import builtin, original
@@ -76,18 +76,31 @@ def is_of_tcp(error: BaseException) -> bool:
 
 def _is_of_signal_handler(error: BaseException) -> bool:
     """Whether it was raised in a function that handles a signal."""
-    functions = (getattr(handler, '__func__', handler) for handler in _signal_handlers())
-    codes = {getattr(function, '__code__', None) for function in functions}
+    strange = set()
     traceback = error.__traceback__
     while traceback is not None:
-        if traceback.tb_frame.f_code in codes:
-            return True
+        frame = traceback.tb_frame
+        if frame.f_globals.get('__name__', '').partition('.')[0] not in _OF_OURS:
+            strange.add(frame.f_code)
         traceback = traceback.tb_next
-    return False
+    if not strange:
+        return False  # as nearly always
+    handlers = map(signal.getsignal, signal.valid_signals())
+    return not strange.isdisjoint(map(_code_of, handlers))
 
 
-def _signal_handlers() -> list[Any]:
-    return [signal.getsignal(number) for number in signal.valid_signals()]
+#: Packages whose functions are between a system call and us.
+_OF_OURS = frozenset(('simple_websocket', 'ssl', 'socket', 'gevent', 'eventlet'))
+
+
+def _code_of(handler: Any) -> Any:
+    """The code that runs when a signal is handled, if that is in Python."""
+    while isinstance(handler, partial):
+        handler = handler.func
+    function = getattr(handler, '__func__', handler)
+    if not hasattr(function, '__code__'):
+        function = type(handler).__call__
+    return getattr(function, '__code__', None)
 
 
 def plain_fileno(sock: Any) -> Callable[[], int] | None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import email
+import gc
 import socket
+import weakref
 
 import pytest
-from aio.peer import HEADERS, end, until
+from aio.peer import HEADERS, end, tcp_pair, until
 from support.frames import PING, PONG, TEXT
 
-from simple_websocket import AioClient, AioServer
+from simple_websocket import AioClient, AioServer, ConnectionClosed, ConnectionError
 
 
 async def test_who_waits_is_given_what_the_application_puts_into_the_buffer(role):
@@ -81,3 +83,37 @@ async def test_a_subclass_may_have_a_constructor_of_its_own():
         port = server.sockets[0].getsockname()[1]
         ws = await Client.connect(f'ws://127.0.0.1:{port}')
         assert type(ws) is Client and [message async for message in ws] == ['hello']
+
+
+@pytest.mark.only('default-codec')
+async def test_the_application_may_refuse_where_it_chooses_a_subprotocol():
+    class Picky(AioServer):
+        def choose_subprotocol(self, request):
+            made.append(weakref.ref(self))
+            raise ConnectionError(403, 'not you')
+
+    made = []
+    theirs, ours = await tcp_pair()
+    gc.disable()
+    try:
+        with pytest.raises(ConnectionError) as refused:
+            await Picky.accept(sock=ours, headers=HEADERS)
+        assert refused.value.status_code == 403
+        del refused
+        reader, writer = await asyncio.open_connection(sock=theirs)
+        assert (await reader.read(-1)).startswith(b'HTTP/1.1 403 ')
+        writer.close()
+        await until(lambda: made[0]() is None)  # and not for the collector
+    finally:
+        gc.enable()
+
+
+@pytest.mark.only('default-codec')
+async def test_the_event_is_set_when_the_peer_closes_while_a_message_is_answered(role):
+    async with end(role) as (ws, peer):
+        await peer.send((TEXT, b'a question'))
+        assert await ws.receive() == 'a question'
+        await peer.send(peer.close_frame(1000))
+        assert await asyncio.wait_for(ws.event.wait(), 4) and ws.event.is_set()
+        with pytest.raises(ConnectionClosed):
+            await ws.receive()

@@ -221,6 +221,14 @@ class TestRequest:
         values.update({'wsgi.input': object(), 'CONTENT_LENGTH': '', 'HTTP_X': 1})
         assert request_from_environ(values).key == KEY
 
+    def test_the_other_headers_are_told_as_they_came(self):
+        # aiohttp decodes them as UTF-8, with what is none of it in surrogates.
+        fields = [*BASE, ('X-A', 'é'), ('X-B', '€'), ('X-C', '\udce9')]
+        got = request_from_headers('GET', '/', '1.1', fields)
+        assert got.extra_headers == [
+            (b'x-a', b'\xe9'), (b'x-b', '€'.encode()), (b'x-c', b'\xe9'),
+        ]  # fmt: skip
+
     @both
     def test_the_request_tells_what_was_sent(self, read):
         got = read(

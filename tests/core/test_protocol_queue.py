@@ -4,6 +4,8 @@ nothing is in the way of closing."""
 from __future__ import annotations
 
 import copy
+import sys
+import threading
 import tracemalloc
 from collections import deque
 
@@ -417,3 +419,47 @@ def test_what_is_iterated_over_is_what_was_there():
         seen.append(message)
         buffer.append(message * 2)
     assert seen == ['a', 'b'] and list(buffer) == ['a', 'b', 'aa', 'bb']
+
+
+def test_a_queue_that_is_emptied_while_it_gets_full_is_not_full(monkeypatch):
+    """The application's thread takes all, right before the other writes that down."""
+    buffer = InputBuffer(2)
+    is_full = InputBuffer._is_full
+    told = []
+    buffer.on_room = lambda: told.append(len(buffer))
+
+    def emptied_meanwhile(self):
+        full = is_full(self)
+        monkeypatch.undo()
+        if full:
+            while buffer:
+                buffer.pop(0)
+        return full
+
+    buffer.append('a')
+    monkeypatch.setattr(InputBuffer, '_is_full', emptied_meanwhile)
+    buffer.append('b')
+    assert not buffer and not buffer.full
+
+
+def test_a_copy_is_made_in_one_step():
+    """Others may take messages out at any moment."""
+    buffer = InputBuffer(1000)
+    over = threading.Event()
+
+    def come_and_go():
+        while not over.is_set():
+            buffer.append('x')
+            buffer.popleft()
+
+    interval = sys.getswitchinterval()
+    other = threading.Thread(target=come_and_go)
+    sys.setswitchinterval(1e-6)
+    other.start()
+    try:
+        for _ in range(20_000):
+            assert len(list(buffer)) <= 1
+    finally:
+        over.set()
+        other.join()
+        sys.setswitchinterval(interval)

@@ -10,6 +10,7 @@ import errno
 import os
 import signal
 import threading
+from functools import partial
 
 import pytest
 from support.frames import TEXT
@@ -186,17 +187,22 @@ def test_the_kernel_is_asked_again_behind_its_longest_wait(monkeypatch):
 @pytest.mark.only('threads')
 @pytest.mark.parametrize('timeout', [None, 30])
 @pytest.mark.parametrize('number', [errno.ECHILD, errno.EAGAIN])
+@pytest.mark.parametrize('kind', ['method', 'object', 'partial'])
 def test_what_a_system_call_of_a_signal_handler_says_is_not_about_the_connection(
-    world, alarm, timeout, number
+    world, alarm, timeout, number, kind
 ):
     error = OSError(number, os.strerror(number))
 
     class Reaper:
+        def __call__(self, *_):
+            raise error
+
         def handle(self, *_):
             raise error
 
+    handlers = {'method': Reaper().handle, 'object': Reaper(), 'partial': partial(Reaper(), 1)}
     ws, peer = accepted(world)
-    alarm(world, lambda: ws._link._blocked, Reaper().handle)
+    alarm(world, lambda: ws._link._blocked, handlers[kind])
     with pytest.raises(type(error)) as raised:
         ws.receive(timeout)
     assert raised.value is error and ws.connected

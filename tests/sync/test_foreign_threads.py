@@ -285,3 +285,24 @@ def test_what_is_raised_across_keeps_no_descriptor(elsewhere, world):
         gc.enable()
     ws._link.give_up()
     elsewhere.end()
+
+
+@pytest.mark.only('gevent')
+@pytest.mark.only('default-codec')
+def test_what_waits_can_be_taken_when_the_hub_is_destroyed(world):
+    def live():
+        import gevent
+
+        ws, peer = accepted(world, max_queue=2)
+        peer.send(*[(TEXT, b'x')] * 5)
+        world.wait_until(lambda: len(ws.input_buffer) == 2)
+        world._sockets.clear()
+        gevent.get_hub().destroy(destroy_loop=True)
+        return ws, peer
+
+    ws, peer = world.real_thread(live).join()
+    ws.event.set()
+    assert [ws.input_buffer.pop(0), ws.input_buffer.pop(0)] == ['x', 'x']
+    ws._link.wire.let_go()
+    ws._link.finished = True
+    peer.sock._sock.detach()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import errno
 import gc
 import os
 import socket
+import weakref
 
 import pytest
 from support.frames import TEXT
@@ -517,3 +519,50 @@ def test_what_the_application_raises_in_the_handshake_is_for_the_host(world, cla
 def test_a_wrong_argument_of_connect_is_named(classes, wrong, words):
     with pytest.raises(TypeError, match=words):
         Client.connect('ws://127.0.0.1:1/', **wrong, **classes)
+
+
+@pytest.mark.parametrize(
+    ('status', 'answer'), [(403, b'403 Forbidden'), (None, b'500 '), (101, b'500 ')]
+)
+def test_the_application_may_refuse_where_it_chooses_a_subprotocol(world, classes, status, answer):
+    class Picky(Server):
+        def choose_subprotocol(self, request):
+            raise ConnectionError(status, 'not you')
+
+    theirs, ours = tcp_pair(world)
+    with pytest.raises(ConnectionError) as refused:
+        Picky.accept(environ_for(ours), **classes)
+    assert refused.value.status_code == int(answer[:3])
+    response = b''
+    while data := theirs.recv(4096):
+        response += data
+    assert response.startswith(b'HTTP/1.1 ' + answer) and b'not you' not in response
+    theirs.close()
+
+
+def test_a_refusal_leaves_nothing_for_the_garbage_collector(world, classes):
+    """Strangers say how many there are."""
+
+    def refuse():
+        theirs, ours = tcp_pair(world)
+        environ = environ_for(ours)
+        del environ['HTTP_UPGRADE']
+        seen = []
+
+        class Seen(Server):
+            def __init__(self, *args, **options):
+                seen.append(weakref.ref(self))
+                super().__init__(*args, **options)
+
+        with contextlib.suppress(ConnectionError):
+            Seen.accept(environ, **classes)
+        theirs.close()
+        environ.clear()
+        return seen[0]
+
+    gc.disable()
+    try:
+        gone = refuse()
+        world.settles_to(gone, None)
+    finally:
+        gc.enable()

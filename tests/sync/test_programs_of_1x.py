@@ -7,10 +7,11 @@ import ssl
 import threading
 
 import pytest
-from support.frames import CLOSE, PING, PONG, TEXT
+from support.frames import BINARY, CLOSE, PING, PONG, TEXT
 from support.peer import accepted, connected, environ_for, is_receiving, tcp_pair
 
 from simple_websocket import Client, Server
+from simple_websocket.profiles import threads
 
 
 class OldServer(Server):
@@ -73,6 +74,46 @@ def test_a_subclass_may_have_a_constructor_of_its_own(world, monkeypatch, kind):
         monkeypatch.setattr('support.peer.Client', kind)
         ws, _ = connected(world, max_message_size=5)
     assert type(ws) is kind and ws._options.max_message_size == 5
+    ws._link.abandon()
+
+
+@pytest.mark.only('threads')
+@pytest.mark.only('default-codec')
+@pytest.mark.parametrize('timeout', [None, 30])
+def test_who_is_on_the_way_into_the_wait_is_given_it_too(world, monkeypatch, timeout):
+    ws, peer = accepted(world)
+    get_ident, going = threads.get_ident, []
+
+    def meanwhile():
+        """Called under the lock, behind the last look at the queue."""
+        if not going:
+            going.append(world.spawn(lambda: (ws.input_buffer.append('x'), ws.event.set())))
+            world.wait_until(lambda: ws.input_buffer)
+        return get_ident()
+
+    monkeypatch.setattr(threads, 'get_ident', meanwhile)
+    ws._link._adopted = True  # the long way
+    receiver = world.spawn(ws.receive, timeout)
+    peer.expect(PING, b'')
+    peer.send((PONG, b''))
+    assert receiver.join() == 'x'
+    ws._link.abandon()
+
+
+@pytest.mark.only('threads')
+def test_who_waits_is_woken_when_tcp_takes_more(world):
+    """A ping has to wait for what is half written."""
+    ws, peer = accepted(world, compression=None)
+    receiver = world.spawn(ws.receive)
+    world.wait_until(lambda: ws._link._blocked)
+    sender = world.spawn(ws.send, b'x' * 16_000_000)
+    world.wait_until(lambda: ws._link.protocol.congested)
+    ws.input_buffer.append('from within')
+    ws.event.set()
+    peer.expect(BINARY)
+    peer.send((PONG, peer.expect(PING)))
+    assert receiver.join() == 'from within'
+    sender.join()
     ws._link.abandon()
 
 
@@ -199,3 +240,27 @@ def test_a_context_of_before_the_patching_is_one(world):
         Client.connect('wss://127.0.0.1:1', ssl_context=made)
     with pytest.raises(TypeError, match=r'ssl_context must be an ssl.SSLContext, not 5'):
         Client.connect('wss://127.0.0.1:1', ssl_context=5)
+
+
+class Point(ctypes.Structure):
+    _fields_ = (('x', ctypes.c_uint8), ('y', ctypes.c_uint8))
+
+
+def test_a_structure_and_a_view_without_dimensions_are_binary(end):
+    ws, peer = end()
+    for data in (Point(1, 2), memoryview(Point(1, 2))):
+        ws.send(data)
+        peer.expect(BINARY, b'\x01\x02')
+    ws.send(memoryview(b'a').cast('B', shape=[]))
+    peer.expect(BINARY, b'a')
+
+
+def test_the_event_is_set_when_the_peer_closes_while_a_message_is_answered(end, world):
+    ws, peer = end()
+    if ws.event.__class__.__module__ != 'simple_websocket.connection':
+        return  # of the injected class, which receive() clears
+    peer.send((TEXT, b'a question'))
+    assert ws.receive(5) == 'a question'
+    peer.send((CLOSE, (1000).to_bytes(2, 'big')))
+    world.wait_until(ws.event.is_set, 4)
+    assert ws.connected
