@@ -45,9 +45,11 @@ _Client = TypeVar('_Client', bound='AioClient')
 class _AioEvent(Event):
     """The same, with a wait that is a coroutine."""
 
+    _link: AioLink
+
     async def wait(self) -> bool:  # type: ignore[override]
         """Wait until ``receive`` would return, or raise, at once."""
-        return await self._link._until(self.is_set, None)  # type: ignore[attr-defined,no-any-return]
+        return await self._link._until(self.is_set, None)
 
 
 class AioBase(Connection, Conversation):

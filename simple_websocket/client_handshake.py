@@ -4,7 +4,7 @@ headers in, a request out; bytes in, the server's answer out.
 The rules of ``handshake`` hold here too: whatever the caller gives is checked
 before a byte is made of it.  What the server sends is parsed with h11; it is
 bounded in size, and can only end in a ``Response`` or a ``ConnectionError``.
-The bytes behind the response's head are frames; they are kept.
+The bytes after the response's head are frames; they are kept.
 
 This file refuses to know sockets, time and frames.
 """
@@ -156,18 +156,18 @@ class Response:
     subprotocol: str | None  #: one of those offered
     extensions: list[str]  #: values of ``Sec-WebSocket-Extensions``, unparsed
     headers: Headers  #: all of them
-    leftover: bytes  #: what was received behind the head: frames
+    leftover: bytes  #: what was received after the head: frames
 
 
 class ClientHandshake:
     """A client's side of one opening handshake.
 
-    Send :meth:`request`, feed what arrives to :meth:`receive` until it returns
-    the :class:`Response`.  For one thread at a time.
+    Send ``request``, feed what arrives to ``receive`` until it returns
+    the ``Response``.  For one thread at a time.
 
-    :param url: where to, from :func:`parse_url`.
-    :param subprotocols: what to offer, as :func:`parse_subprotocols` takes it.
-    :param headers: further header fields, as :func:`normalize_headers` takes
+    :param url: where to, from ``parse_url``.
+    :param subprotocols: what to offer, as ``parse_subprotocols`` takes it.
+    :param headers: further header fields, as ``normalize_headers`` takes
                     them.  ``Host`` and ``Authorization`` replace what would be
                     sent otherwise.
     :param extensions: the value of ``Sec-WebSocket-Extensions``, None to ask
@@ -229,8 +229,8 @@ class ClientHandshake:
         section 15.2), redirects are not followed.
 
         :param data: what was received; nothing isn't the end, see
-                     :meth:`receive_eof`.
-        :return: the response, None until it is complete.
+                     ``receive_eof``.
+        :returns: the response, None until it is complete.
         :raises ConnectionError: the server refused, with the status; or its
             response isn't valid.
         """

@@ -56,7 +56,7 @@ _SPARE_ENDS = 16
 
 _SYNC_TAIL = b'\x00\x00\xff\xff'
 
-#: What is fed behind a message: the tail that the sender removed (RFC 7692
+#: What is fed after a message: the tail that the sender removed (RFC 7692
 #: section 7.2.2), and then a whole empty block.  At a block boundary neither
 #: gives output.  Elsewhere the bits are taken for data: lengths, literals.
 _TRAILER = _SYNC_TAIL + b'\x00' + _SYNC_TAIL
@@ -156,7 +156,7 @@ def from_option(option: object) -> Deflate | None:
     """Return what a ``compression=`` argument stands for.
 
     :param option: None or False for no compression; True or ``'deflate'`` for
-                   the default options; or a :class:`Deflate`.
+                   the default options; or a ``Deflate``.
     :raises ValueError: another string.
     :raises TypeError: anything else.
     """
@@ -283,7 +283,7 @@ def negotiate(
 
     :param options: what this server wants, None to decline everything.
     :param header_values: the ``Sec-WebSocket-Extensions`` fields of the request.
-    :return: the engine and the value of the response's header field; None and
+    :returns: the engine and the value of the response's header field; None and
              None if there is no offer that can be accepted.
     :raises ExtensionSyntaxError: the header is malformed (RFC 6455 section
         9.1): the request deserves a 400.
@@ -358,11 +358,11 @@ def offer(options: Deflate) -> str:
 def accept_offer(
     options: Deflate | None, header_values: Sequence[str]
 ) -> PerMessageDeflate | None:
-    """Judge a server's answer to :func:`offer`.
+    """Judge a server's answer to ``offer``.
 
     :param options: what was offered, None if nothing was.
     :param header_values: the ``Sec-WebSocket-Extensions`` fields of the response.
-    :return: the engine, None if the server declined.
+    :returns: the engine, None if the server declined.
     :raises ExtensionSyntaxError: the header is malformed.
     :raises NegotiationError: the answer isn't one to our offer (RFC 7692
         section 5.1: the client must fail the connection).
@@ -414,7 +414,7 @@ class PerMessageDeflate:
     :param level: zlib's level, 0 to 9.
     :param mem_level: zlib's memory level, 1 to 9.
     :param threshold: bytes; shorter messages are better not compressed.
-                      Kept here for the sender to read: :meth:`compress`
+                      Kept here for the sender to read: ``compress``
                       compresses whatever it is given.
     """
 
@@ -458,7 +458,7 @@ class PerMessageDeflate:
         """Compress one whole message (RFC 7692 section 7.2.1).
 
         :param payload: the message.
-        :return: the payload to send, in frames of any size.
+        :returns: the payload to send, in frames of any size.
         """
         if not len(payload):
             # 7.2.3.6; and zlib doesn't flush twice when nothing came between.
@@ -493,7 +493,7 @@ class PerMessageDeflate:
         :param limit: bytes that may come out of this call, None for no limit.
         :param ends_fragment: whether a fragment of the message ends with them:
                               the next may end a DEFLATE stream once more.
-        :return: the bytes that came out, at most ``limit``.
+        :returns: the bytes that came out, at most ``limit``.
         :raises InflateTooBig: there is more; no more than ``limit + 1`` bytes
             were made, and those are gone.
         :raises InflateError: the data is corrupt or incomplete.
@@ -519,7 +519,7 @@ class PerMessageDeflate:
     def _step(self, data: Buffer, left: int | None) -> tuple[bytes, Buffer | None]:
         """Inflate at most one step.
 
-        :return: the output, and the input that is to follow it: None when there
+        :returns: the output, and the input that is to follow it: None when there
                  is nothing more to do.  It may be empty: zlib can owe output
                  for input it has taken, and a stream that ended has to be left.
         """
@@ -541,7 +541,7 @@ class PerMessageDeflate:
         return output, memoryview(data)[len(piece) - len(unused) :]
 
     def _go_on(self, output: bytes, rest: Buffer | None, left: int | None) -> bytes:
-        """Return the whole output behind a first step, and note the window."""
+        """Return the whole output after a first step, and note the window."""
         sink = io.BytesIO()  # grows in place, gives its value without a copy
         while True:
             sink.write(output)
@@ -568,7 +568,7 @@ class PerMessageDeflate:
         return zlib.decompressobj(-bits, zdict=self._window)
 
     def _end_stream(self) -> None:
-        """Go on behind a block with BFINAL set (RFC 7692 section 7.2.3.4).
+        """Go on after a block with BFINAL set (RFC 7692 section 7.2.3.4).
 
         zlib is through with its stream then, and doesn't give its window
         away; a successor is primed with ours.  The first time, that reaches

@@ -425,7 +425,7 @@ def check_origin(request: UpgradeRequest, origins: object, secure: bool) -> None
     pass only if it has None as a member.
 
     :param request: the request.
-    :param origins: what :func:`parse_origins` takes, or has returned: an option
+    :param origins: what ``parse_origins`` takes, or has returned: an option
                     is parsed when it is given, and costs nothing here.
     :param secure: whether the client sees TLS.
     :raises Rejected: 403.
@@ -500,7 +500,7 @@ def accept_response(
     :param request: the request.
     :param subprotocol: one that the client offered, or None.
     :param extensions: the value of ``Sec-WebSocket-Extensions``, or None.
-    :param headers: further header fields, what :func:`normalize_headers` takes,
+    :param headers: further header fields, what ``normalize_headers`` takes,
                     or has returned.
     :raises ValueError: the client didn't offer that subprotocol (and would
         have to fail the connection), or a header isn't valid.
@@ -545,7 +545,7 @@ def rejection_response(rejected: Rejected, method: object = 'GET') -> bytes:
 
 
 def _head(beginning: str, fields: Headers) -> bytes:
-    """The head of a response, out of its first lines and the fields behind them."""
+    """The head of a response, out of its first lines and the fields after them."""
     lines = [f'{name}: {value}' for name, value in fields]
     if any('\r' in line or '\n' in line or '\0' in line for line in lines):
         raise ValueError('a header has a line break or a NUL in it')

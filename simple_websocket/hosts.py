@@ -356,7 +356,7 @@ def take_over(host: Host, environ: Environ, sock: Any, on_host: OnHost) -> bytes
     :param environ: the WSGI environ.
     :param sock: from ``find_socket``.
     :param on_host: see ``make_husk``.
-    :returns: the bytes that the host had read behind the request.
+    :returns: the bytes that the host had read after the request.
     """
     environ[_TAKEN] = True
     make_husk(sock, on_host, host.refuse_select)

@@ -77,7 +77,7 @@ class Parts:
 
 
 def _counted(name: str) -> Any:
-    """A method of deque, with the books made anew behind it."""
+    """A method of deque, with the books made anew after it."""
     change = getattr(deque, name)
 
     @wraps(change)
@@ -109,7 +109,7 @@ class InputBuffer(deque[Message]):
         self.on_room: Callable[[], None] | None = None  #: told when the application makes some
 
     def append(self, message: Message) -> None:
-        """Add a message behind the others."""
+        """Add a message after the others."""
         super().append(message)
         self._size += len(message)
         if not self.full and self._is_full():

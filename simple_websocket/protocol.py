@@ -138,7 +138,7 @@ class Protocol:
         self.out: list[bytes] = []
         self.messages: InputBuffer | None = None  #: None until there was one
         self.dirty = True
-        self.half_close = False  #: in ENDED: end our half of TCP behind ``out``
+        self.half_close = False  #: in ENDED: end our half of TCP after ``out``
         self.eof_seen = False  #: the peer's half of TCP has ended
         self.appetite = MAX_APPETITE  #: bytes to read at once
         self.congested = False  #: set by the link while written bytes wait for TCP
@@ -283,7 +283,7 @@ class Protocol:
 
     def _on_data(self, chunk: Chunk) -> None:
         if not self._listening:
-            return  # section 1.4: data behind a Close, either's, is discarded
+            return  # section 1.4: data after a Close, either's, is discarded
         opcode, payload, final, compressed, _, ends_frame = chunk
         if opcode != CONTINUATION:
             self._text = opcode == TEXT
@@ -369,7 +369,7 @@ class Protocol:
         self.out.append(self.frame(opcode, payload))
 
     def frame(self, opcode: int, payload: str | bytes | bytearray | memoryview) -> bytes:
-        """A message as it goes to the wire, behind all that is in ``out``.
+        """A message as it goes to the wire, after all that is in ``out``.
 
         :param opcode: TEXT or BINARY.
         :param payload: its text, or its bytes: valid UTF-8 for TEXT.

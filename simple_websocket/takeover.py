@@ -33,7 +33,7 @@ def take_over(request: Any, link: AioLink, ws: Any, status: int) -> None:
     """
     handler = request.protocol
     transport = request.transport
-    # What came behind the request, which aiohttp stores if it knows an
+    # What came after the request, which aiohttp stores if it knows an
     # upgrade when it sees one (else clients wait for the 101 anyway).
     leftover = getattr(handler, '_message_tail', b'')
     if leftover:

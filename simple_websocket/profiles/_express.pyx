@@ -39,7 +39,7 @@ assert _OPEN == 0
 
 
 class NotYet:
-    """In place of a class that is made behind this file: it has no instances."""
+    """In place of a class that is made after this file: it has no instances."""
 
 
 # Those in _express.pxd are of others, too.
@@ -69,7 +69,7 @@ cdef:
     Py_ssize_t FD = slot(Wire, 'fd')
     Py_ssize_t POLLED = slot(Wire, 'polled')
 
-    # Of HubLink, which is made behind this file.
+    # Of HubLink, which is made after this file.
     Py_ssize_t HUB, READING, TAKEN
     object getcurrent, greenlet, long_reading
 
@@ -195,7 +195,7 @@ cdef int put_rest(object link, timeout) except -1:
 
 
 cdef int hand_out(object link, message) except -1:
-    """The last that is done before ``receive`` returns a message: behind this, an
+    """The last that is done before ``receive`` returns a message: after this, an
     exception out of nowhere fails the connection (see ``BlockingLink.interrupted``)."""
     try:
         PyErr_CheckSignals()
@@ -341,7 +341,7 @@ def hub(kind):
 
 # -- what has a lock --------------------------------------------------------
 
-# Of LockedLink and those below it, which are made behind this file.
+# Of LockedLink and those below it, which are made after this file.
 cdef:
     object LockedLink = NotYet, InjectedLink = NotYet, ThreadLink = NotYet
     Py_ssize_t LOCK, LOST, RECEIVING, WAITING

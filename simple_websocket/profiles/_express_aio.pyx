@@ -43,7 +43,7 @@ cdef:
     Py_ssize_t HEARD = slot(Protocol, 'heard')
     Py_ssize_t ANSWERING = slot(Protocol, 'answering')
 
-    # Of AioLink, which is made behind this file.
+    # Of AioLink, which is made after this file.
     object AioLink
     Py_ssize_t RECEIVER, READING, LOOP, PENDING, RUNG, ROOM, USUAL_ROOM, ROOM_SIZE
     object USUAL = MAX_APPETITE

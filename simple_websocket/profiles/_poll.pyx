@@ -156,7 +156,7 @@ cdef class SharedPoll:
             epoll_ctl(self._fd, EPOLL_CTL_DEL, fd, &event)  # if nobody has closed it
 
     def drop(self, int fd, link):
-        """Call it no more, for good; behind the last one nothing is left.
+        """Call it no more, for good; after the last one nothing is left.
 
         Its descriptor is about to be closed, which takes it out of the epoll.
         """

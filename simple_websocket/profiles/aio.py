@@ -233,7 +233,7 @@ class AioLink(Link, asyncio.BufferedProtocol):
         self.data_received(bytes(self._room[:nbytes]))
 
     def data_received(self, data: bytes) -> None:
-        """Take what has come: in the room, or behind the request."""
+        """Take what has come: in the room, or after the request."""
         receiver = self._receiver
         if receiver is None or receiver.done():
             if not self.finished:
@@ -254,7 +254,7 @@ class AioLink(Link, asyncio.BufferedProtocol):
         """Decide how much to read next, now that so much has come."""
         if self.wire.tls and not self._reading:
             # asyncio hands over what it had deciphered, and then reads on (its pauses
-            # and ours are one switch): behind that, not again.
+            # and ours are one switch): after that, not again.
             self._loop.call_soon(self._stay_paused)
         appetite = self.protocol.appetite
         self._room_size = _LARGE_READ if size >= appetite == MAX_APPETITE else appetite

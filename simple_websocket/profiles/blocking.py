@@ -40,7 +40,7 @@ class BlockingLink(Link):
     def receive(self, timeout: float | None) -> Message | None:
         """The next message; None when ``timeout`` seconds are over.
 
-        :raises ConnectionClosed: behind the last message.
+        :raises ConnectionClosed: after the last message.
         """
 
     @abstractmethod

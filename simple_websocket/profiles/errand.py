@@ -148,7 +148,7 @@ class Errand:
         self._recalled = True
 
     def recall(self) -> None:
-        """By the hub itself: whatever it calls behind this finds all of it undone."""
+        """By the hub itself: whatever it calls after this finds all of it undone."""
         if not self._over and self._greenlet is not None:
             self._greenlet.throw(_Recalled)
         self.return_what_came()

@@ -79,7 +79,7 @@ class _Mailbox:
     """Lets other OS threads reach a hub, which offers no way of its own.
 
     It is open as long as there are links in its hub, so that nothing is left
-    behind the last one.  Made and opened apart: whatever an exception out of
+    after the last one.  Made and opened apart: whatever an exception out of
     nowhere lets begin, the link can ``drop``.
     """
 

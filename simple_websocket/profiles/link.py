@@ -215,7 +215,7 @@ class Link:
             protocol.take_in(came)
         elif not isinstance(came, bytearray):
             protocol.heard = True
-            if protocol.state == OPEN:  # else it came behind our Close
+            if protocol.state == OPEN:  # else it came after our Close
                 protocol.input_buffer().append(came)
         elif came:
             protocol.feed(came)

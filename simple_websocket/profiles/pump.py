@@ -35,7 +35,7 @@ def python_wait_and_take(wire: Wire, decoder: Any, size: int, arrived: list[Came
 
     :param decoder: None for bytes that are not to be decoded yet.
     :param size: at most so many bytes.
-    :param arrived: gets what came, in one step of C: behind any other a signal
+    :param arrived: gets what came, in one step of C: after any other a signal
                     handler may raise (Ctrl-C), and it would be lost.
     :raises OSError: when the connection is broken.
     """

@@ -98,7 +98,7 @@ class OneByOne:
             del self._ears[fd]
 
     def drop(self, fd: int, link: HubLink) -> None:
-        """Call it no more, for good; behind the last one nothing is left."""
+        """Call it no more, for good; after the last one nothing is left."""
         self.remove(fd, link)
 
     def leave(self) -> None:

@@ -104,7 +104,7 @@ class ThreadLink(LockedLink):
         self._watching = (False, False, False)
         self._deadline: float | None = None
         self._in_doubt = False  #: a verdict over the peer was put off
-        self._release_at: float | None = None  #: who is in recv, behind our Close
+        self._release_at: float | None = None  #: who is in recv, after our Close
         self._visits = 0
         self._visits_seen = -1
         self.due: float | None = None  #: when the watchman is to come
@@ -212,7 +212,7 @@ class ThreadLink(LockedLink):
         message = self.protocol.take()
         if message is None:
             raise self._closed()
-        if self.protocol.dirty or self.protocol.out:  # there was a ping behind it, or is room
+        if self.protocol.dirty or self.protocol.out:  # there was a ping after it, or is room
             self._guarded(self._after)
         return message
 

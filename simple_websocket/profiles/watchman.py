@@ -137,7 +137,7 @@ class Watchman:
                     watchman._close()
                     raise
                 finally:
-                    if thread.is_alive():  # perhaps with Ctrl-C right behind the start
+                    if thread.is_alive():  # perhaps with Ctrl-C right after the start
                         cls._current = watchman
             link._watchman = watchman  # first: its round may come at once
             watchman._links[link.wire.fd] = link

@@ -197,7 +197,7 @@ class Wire:
             data: bytes = self.raw_recv(size) if self.tls else self.raw_recv(size, DONTWAIT)
             if data or not self.read_shut:
                 return data
-            # Bytes and the end behind them may have come since that look.
+            # Bytes and the end after them may have come since that look.
             return self.raw_recv(size, DONTWAIT) if self.ended() else None
         except _WOULD_BLOCK:
             return None
@@ -244,7 +244,7 @@ class Wire:
     def ended(self) -> bool:
         """Whether an empty read means that the peer's half has ended.
 
-        Only asked behind ``shutdown_read``: before that it always does."""
+        Only asked after ``shutdown_read``: before that it always does."""
         try:
             info = self._tcp.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, 1)
             return info[0] not in _TCP_PEER_OPEN
@@ -267,7 +267,7 @@ class Wire:
         # Sends our close_notify and would wait for the peer's, which
         # nobody needs: WebSocket has its own closing handshake.
         unwrap, self._unwrap = self._unwrap, None
-        # gevent's asserts behind it that its socket is what it was.
+        # gevent's asserts after it that its socket is what it was.
         with suppress(OSError, ValueError, AssertionError):
             unwrap(self.sock)
 
