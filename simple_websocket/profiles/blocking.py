@@ -109,7 +109,7 @@ class BlockingLink(Link):
         """
         self._inside = True
         try:
-            return step()
+            result = step()  # a name: after the call we are still in the try
         except (ConnectionClosed, ValueError):
             raise
         except BaseException:
@@ -119,6 +119,7 @@ class BlockingLink(Link):
             if self._deferred:
                 self._do_deferred()
             self._inside = False
+        return result
 
     def _defer(self, step: Callable[[], Any]) -> None:
         """Put off what a signal handler wants in the middle of a step."""

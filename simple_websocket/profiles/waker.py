@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
+from itertools import repeat
 
-from .originals import original
+from .originals import builtin, original
 
 
 class Waker:
@@ -33,8 +34,8 @@ class Waker:
         self._waking: list[None] = []  # one for each who is in wake()
 
     def wake(self) -> None:
-        self._waking.append(None)
         try:
+            self._waking.append(None)  # in here: a signal handler may raise after it
             if not self._closed:
                 with suppress(OSError):  # full: then it is awake
                     self._write(self._write_fd, b'\1\0\0\0\0\0\0\0')
@@ -58,9 +59,10 @@ class _Descriptors(list[int]):
     """Some that are closed with this, each once."""
 
     def close(self) -> None:
-        with suppress(IndexError):
-            while True:
-                original('os', 'close')(self.pop())
+        # In one step of C: a signal handler in between would cost a descriptor.
+        while self:
+            with suppress(IndexError, OSError):
+                any(map(builtin('os', 'close'), map(self.pop, repeat(-1))))
 
     def __del__(self) -> None:
         with suppress(Exception):  # what it takes may be gone at exit
