@@ -317,7 +317,11 @@ class AioServer(AioBase):
             raise ConnectionError(None, 'the client is gone')
         version = '.'.join(map(str, request.version))
         link, rejected = self._answer(
-            request.method, request.raw_path, version, request.headers, request.secure
+            request.method,
+            request.raw_path,
+            version,
+            request.headers,
+            handshake.is_secure(request.scheme),
         )
         self._link = link
         take_over(request, link, self, rejected.status if rejected else 101)

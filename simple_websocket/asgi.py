@@ -24,7 +24,7 @@ from . import handshake
 from .aiotime import in_time, retrieve
 from .close_codes import ABNORMAL_CLOSURE, NO_STATUS, NORMAL_CLOSURE, close_payload
 from .codec import BINARY, MESSAGE_TOO_BIG
-from .connection import encode_message, exit_code
+from .connection import as_refusal, encode_message, exit_code
 from .errors import ConnectionClosed, ConnectionError, SimpleWebsocketError
 from .options import Options, Origins, Subprotocols, check_timeout
 
@@ -231,6 +231,11 @@ class WebSocketASGI(Conversation):
         )
 
     async def _accept(self) -> None:
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            message = 'AioServer needs asyncio, and the ASGI server runs on another loop'
+            raise RuntimeError(message) from None
         event = await self._server_receive()
         if event['type'] == 'websocket.disconnect':
             raise ConnectionError(None, 'the client is gone')
@@ -241,16 +246,18 @@ class WebSocketASGI(Conversation):
             )
         request = self._request()
         try:
-            handshake.check_origin(request, self._origins, self.scope.get('scheme') == 'wss')
+            secure = handshake.is_secure(self.scope.get('scheme'))
+            handshake.check_origin(request, self._origins, secure)
+            with as_refusal():
+                chosen = self._choose(request) or None
         except handshake.Rejected as rejected:
             await self._server_send({'type': 'websocket.close'})  # before the accept: a 403
             raise ConnectionError(rejected.status, rejected.reason) from rejected
-        chosen = self._choose(request) or None
         if chosen is not None and chosen not in request.subprotocols:
             raise ValueError(f'subprotocol {chosen!r} is not one that the client offered')
         try:
             await self._server_send({'type': 'websocket.accept', 'subprotocol': chosen})
-        except OSError as error:
+        except Exception as error:  # uvloop says RuntimeError
             raise ConnectionError(None, 'the client is gone') from error
         self.subprotocol = chosen
         self._open = True

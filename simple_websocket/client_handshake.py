@@ -126,7 +126,7 @@ def parse_url(url: str) -> URL:
         port=port or default_port,
         target=target,
         host_header=host_header,
-        authorization=_basic(userinfo) if at else None,
+        authorization=_basic(userinfo) if userinfo.strip(':') else None,
     )
 
 

@@ -416,6 +416,11 @@ def _normalized(origins: tuple[str | None, ...]) -> Origins:
     return Origins(allowed)
 
 
+def is_secure(scheme: object) -> bool:
+    """Whether a URL scheme, as a server or a proxy reports it, is that of TLS."""
+    return isinstance(scheme, str) and scheme.lower() in ('https', 'wss')
+
+
 def check_origin(request: UpgradeRequest, origins: object, secure: bool) -> None:
     """Keep out pages of other sites.
 
@@ -518,16 +523,20 @@ def accept_response(
     return _head(_OPENING + accept_token(request.key), fields + normalize_headers(headers))
 
 
+def phrase_of(status: int) -> str:
+    """The words that go with an HTTP status."""
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return 'Refused'
+
+
 def rejection_response(rejected: Rejected, method: object = 'GET') -> bytes:
     """Return the whole HTTP/1.1 response for a request that was rejected.
 
     :param method: the request's; what answers HEAD has no body (RFC 9110 section
                    9.3.2).
     """
-    try:
-        phrase = HTTPStatus(rejected.status).phrase
-    except ValueError:
-        phrase = 'Refused'
     body = rejected.reason.encode() + b'\n'
     fields = [
         ('Content-Type', 'text/plain; charset=utf-8'),
@@ -540,7 +549,8 @@ def rejection_response(rejected: Rejected, method: object = 'GET') -> bytes:
         fields.append(('Connection', 'close'))
     if rejected.status in (400, 426):
         fields.append(('Sec-WebSocket-Version', VERSION))  # RFC 6455 section 4.4
-    head = _head(f'HTTP/1.1 {rejected.status} {phrase}', fields + rejected.headers)
+    status = f'{rejected.status} {phrase_of(rejected.status)}'
+    head = _head(f'HTTP/1.1 {status}', fields + rejected.headers)
     return head if method == 'HEAD' else head + body
 
 

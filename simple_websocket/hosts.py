@@ -250,6 +250,13 @@ def _tell_error(on_host: OnHost, status: Any) -> None:
         on_host(b'HTTP/1.1 ' + status.encode())
 
 
+def _gunicorn_socket(environ: Environ) -> Any:
+    # In HTTP/2 it is the socket of many requests, of which this is one.
+    if str(environ.get('SERVER_PROTOCOL')).startswith('HTTP/2'):
+        return None
+    return environ.get('gunicorn.socket')
+
+
 def _gunicorn_quiet(environ: Environ, on_host: OnHost) -> None:
     environ['wsgi.file_wrapper'] = _EndsRequest(on_host)
 
@@ -296,7 +303,7 @@ _hosts: list[Host] = [
     ),
     Host(
         'gunicorn',
-        lambda environ: environ.get('gunicorn.socket'),
+        _gunicorn_socket,
         lambda environ: environ['wsgi.input'].reader.unreader,
         close_input=False,
         end_quietly=_gunicorn_quiet,
@@ -329,6 +336,11 @@ def find_socket(environ: Environ) -> tuple[Host, Any]:
     :param environ: the WSGI environ.
     :raises RuntimeError: when no known host gave a socket, or it was taken before.
     """
+    if environ.get('wsgi.websocket') is not None:
+        raise RuntimeError(
+            'the server has accepted this WebSocket itself (gevent-websocket): '
+            "serve the application with pywsgi's own handler_class"
+        )
     taken = _TAKEN in environ
     for host in _hosts:
         sock = None if taken else host.get_socket(environ)
@@ -344,7 +356,8 @@ def find_socket(environ: Environ) -> tuple[Host, Any]:
         f'Cannot obtain socket from WSGI environment: {server} does not hand one out. '
         'Run the application on Werkzeug, gunicorn (gthread or gevent worker), '
         "gevent's pywsgi or eventlet's wsgi server, or describe the server with "
-        'simple_websocket.register_host(); on an ASGI server use AioServer.  A test '
+        'simple_websocket.register_host(); on an ASGI server use AioServer.  HTTP/2 has '
+        'no socket for a request (switch it off for WebSockets).  A test '
         'client has no socket either: serve the application at a free port.'
     )
 

@@ -23,8 +23,8 @@ The states go one way only::
 
     OPEN     messages flow both ways
     ENDING   the peer's Close, or a violation of its, is known, but messages
-             that came before it have not been taken or may still be answered;
-             we may send, and our Close is not on the wire
+             that came before it have not been taken, or the last of them not
+             answered; we may send, and our Close is not on the wire
     CLOSING  our Close is out, the peer's has not come
     ENDED    nothing more will be said by either; TCP is still to be closed
     DONE     let go of the socket now, whatever is unwritten
@@ -33,8 +33,10 @@ DONE is reached from every state by ``abort()``; from OPEN also by the end of th
 stream, from CLOSING and ENDED also by the deadline.
 
 Order is kept: a Close or a violation waits until the application has taken
-every message before it and asks for the next one, for ``close_timeout`` at
-most.  A full queue stops the inflating and assembling, not only the reading,
+every message before it and asks for the next one, or has answered the last; for
+half of ``close_timeout`` at most.
+
+A full queue stops the inflating and assembling, not only the reading,
 so that 64 KiB of compressed frames cannot become gigabytes of messages.  Control
 frames ahead of the first data frame without room are still handled at once.  After our own Close,
 data that waits behind a full queue counts as not read: it is discarded.
@@ -158,7 +160,8 @@ class Protocol:
         self._max_queue = max_queue
         self._chunks: deque[Chunk] | None = None  # decoded, not yet handled
         self._listening = True  # the peer's data still become messages
-        self.answering = False  #: the application has a message that it may answer
+        #: The application has taken a message, and sent nothing since: it may answer it.
+        self.answering = False
         self._ending: _Ending | None = None
 
         # The message that is being put together.
@@ -378,6 +381,7 @@ class Protocol:
         """
         if self.state > ENDING:
             raise ConnectionClosed(self.close_code, self.close_reason)
+        self.answering = False
         deflate = self._deflate
         if deflate is not None:
             if isinstance(payload, str):
@@ -502,7 +506,8 @@ class Protocol:
     def _end(self, ending: _Ending) -> None:
         self._ending = ending
         self._stop_listening()
-        self.deadline = self._now() + self.close_timeout
+        # Not all of it: the peer, which may give its Close no longer, hears our answer.
+        self.deadline = self._now() + self.close_timeout / 2
         self._move(ENDING)
         if not self.messages and not self.answering:
             self._finish_ending()

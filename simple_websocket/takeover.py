@@ -11,19 +11,19 @@ What is touched of aiohttp beyond its public names (``_message_tail``,
 from __future__ import annotations
 
 import asyncio
-import logging
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from .close_codes import GOING_AWAY, INTERNAL_ERROR, NORMAL_CLOSURE, close_payload
+from .close_codes import (
+    ABNORMAL_CLOSURE,
+    GOING_AWAY,
+    INTERNAL_ERROR,
+    NORMAL_CLOSURE,
+    close_payload,
+)
 from .errors import ConnectionClosed, ConnectionError
 from .hosts import reports_error
 from .profiles.aio import AioLink
-
-if TYPE_CHECKING:
-    _LoggerAdapter = logging.LoggerAdapter[Any]
-else:
-    _LoggerAdapter = logging.LoggerAdapter  # takes no [] before Python 3.11
 
 
 def take_over(request: Any, link: AioLink, ws: Any, status: int) -> None:
@@ -47,7 +47,7 @@ def take_over(request: Any, link: AioLink, ws: Any, status: int) -> None:
     if getattr(handler, '_paused', False):  # by a response that was pipelined before
         link.wire.full = True
         handler.resume_writing()
-    link.on_lost = handler.connection_lost
+    link.on_lost = lambda exc: _tell_lost(handler, link, exc)
     connections = getattr(getattr(handler, '_manager', None), '_connections', None)
     if connections is not None and handler in connections:
         connection = _Connection(handler, link)
@@ -61,13 +61,20 @@ def take_over(request: Any, link: AioLink, ws: Any, status: int) -> None:
                 connections.pop(connection, None)
             else:
                 task.add_done_callback(lambda _: connections.pop(connection, None))
-            handler.connection_lost(exc)
+            _tell_lost(handler, link, exc)
 
         link.on_lost = on_lost
     transport.set_protocol(link)
     link.connection_made(transport)
     if leftover:
         link.data_received(leftover)
+
+
+def _tell_lost(handler: Any, link: AioLink, exc: BaseException | None) -> None:
+    if link.protocol.close_code != ABNORMAL_CLOSURE:
+        # ``handler_cancellation`` is for who was lost, and not for who was closed.
+        handler._task_handler = None
+    handler.connection_lost(exc)
 
 
 def _say_goodbye(link: AioLink, code: int) -> None:
@@ -140,12 +147,19 @@ class _Connection:
         self._link.give_up()
 
 
-class HostLogger(_LoggerAdapter):
-    """Keeps aiohttp from complaining about what is right for a WebSocket."""
+class HostLogger:
+    """Keeps aiohttp from complaining about what is right for a WebSocket.
+
+    :param logger: aiohttp's, which need not be one of ``logging``'s: under gunicorn it
+                   is gunicorn's.
+    """
 
     def __init__(self, logger: Any) -> None:
-        super().__init__(logger, {})
+        self._logger = logger
         self.nothing_returned = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._logger, name)
 
     def exception(self, msg: object, *args: Any, **kwargs: Any) -> None:
         """Log an error of the handler, if it is one."""
@@ -154,9 +168,9 @@ class HostLogger(_LoggerAdapter):
             self.nothing_returned = True
         elif isinstance(error, (ConnectionClosed, ConnectionError)):
             # A peer that hung up, or a refusal, which was answered.
-            self.debug('%r left the handler', error)
+            self._logger.debug('%r left the handler', error)
         else:
-            super().exception(msg, *args, **kwargs)
+            self._logger.exception(msg, *args, **kwargs)
 
 
 class _AccessLogger:

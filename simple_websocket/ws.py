@@ -370,7 +370,7 @@ class Server(Base):
             environ = {**environ, 'SERVER_PROTOCOL': 'HTTP/1.1'}
         try:
             request = request_from_environ(environ)
-            secure = self.environ.get('wsgi.url_scheme') == 'https'
+            secure = handshake.is_secure(self.environ.get('wsgi.url_scheme'))
             engine, extension = self._options.negotiate(request, origins, secure)
             with as_refusal():
                 self.subprotocol = self.choose_subprotocol(request) or None

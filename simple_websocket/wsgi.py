@@ -62,15 +62,21 @@ def websocket_app(handler: Handler | None = None, **options: Any) -> Any:
     def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
         try:
             ws = Server.accept(environ, **options)
-        except ConnectionError:
-            return []  # answered already
+        except ConnectionError as error:
+            return _end(start_response, error.status_code or 400)
         with ws, suppress(ConnectionClosed):
             handler(ws)
-        return []
+        return _end(start_response, 101)
 
     # To a framework the result is an application, not the handler.
     del app.__wrapped__
     return app
+
+
+def _end(start_response: Callable[..., Any], status: int) -> list[bytes]:
+    """Tell the server what went out, for its log; of this nothing is sent."""
+    start_response(f'{status} {handshake.phrase_of(status)}', [])
+    return []
 
 
 def _checked(options: dict[str, Any]) -> dict[str, Any]:

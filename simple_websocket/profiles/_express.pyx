@@ -167,6 +167,7 @@ cdef Put put_at_once(object link, int opcode, payload) except *:
     if not may_put(link, size):
         return NOTHING
     set_slot(link, INSIDE, True)
+    set_slot(get(link, PROTOCOL), ANSWERING, False)
     try:
         left = put_payload(
             fileno_of(link)(), opcode, <const unsigned char *>data, size,

@@ -80,6 +80,7 @@ class TransportWire(Wire):
         self._tls_protocol: Any = None  # asyncio's own, between transport and TCP
         self._below: Any = None  # the transport below TLS
         self._notified = False  # our close_notify is sent, and we read on
+        self._buffered = 0  # bytes that TCP had not taken, when that was last asked
 
     def attach(self, transport: asyncio.Transport) -> None:
         """Take a transport that calls us from now on."""
@@ -128,6 +129,14 @@ class TransportWire(Wire):
         source = self.source
         if not self.closing and source.is_reading() != wanted:
             (source.resume_reading if wanted else source.pause_reading)()
+
+    def has_drained(self) -> bool:
+        """Whether TCP has taken some of what was full at the last look."""
+        size = self.transport.get_write_buffer_size() if self.full else 0
+        if self._below is not None and self.full:
+            size += self._below.get_write_buffer_size()
+        before, self._buffered = self._buffered, size
+        return size < before
 
     @property
     def source(self) -> asyncio.ReadTransport:
@@ -271,6 +280,7 @@ class AioLink(Link, asyncio.BufferedProtocol):
 
     def pause_writing(self) -> None:
         self.wire.full = True
+        self.wire.has_drained()  # from now on
 
     def resume_writing(self) -> None:
         self.wire.full = False
@@ -331,12 +341,19 @@ class AioLink(Link, asyncio.BufferedProtocol):
             self._timer.cancel()
             self._timer = None
         if deadline is not None:
-            self._timer = self._loop.call_at(deadline, self._on_deadline)
+            self._timer = self._loop.call_at(deadline, self._on_time)
+
+    def _on_time(self) -> None:
+        # No verdict over a peer whose bytes are here already: the loop's poll is
+        # between the first of these and the second.
+        self._loop.call_soon(self._loop.call_soon, self._on_deadline)
 
     def _on_deadline(self, *_: Any) -> None:
         # A loop may call a hair too early; then this arms the timer again.
         self._armed = None
         self.protocol.dirty = True
+        if not self.finished and self.wire.has_drained():
+            self.protocol.heard = True  # who takes our bytes is alive
         super()._on_deadline()
 
     def _release(self) -> None:

@@ -169,6 +169,7 @@ class Link:
             if not self._unsent:
                 self._flush()
             return
+        protocol.answering = False
         try:
             self._unsent = put(self.wire, opcode, payload, protocol.client) or b''
         except BaseException as error:

@@ -470,3 +470,52 @@ async def test_a_request_whose_client_has_gone():
         await until(lambda: requests[0].transport is None)
         go_on.set()
         assert await seen is None
+
+
+@pytest.mark.parametrize('closer', ['handler', 'client'])
+async def test_a_handler_that_has_closed_is_not_cancelled(closer):
+    """``handler_cancellation`` is for clients that were lost."""
+    ends = []
+
+    async def handler(request):
+        async with await AioServer.accept(aiohttp=request) as ws:
+            if closer == 'handler':
+                await ws.close(4000)
+            else:
+                async for _ in ws:
+                    pass
+        await asyncio.sleep(0.01)
+        ends.append(ws.close_reason)
+        return web.Response()
+
+    async with application(handler, handler_cancellation=True) as app:
+        async with AioClient(f'ws://127.0.0.1:{app.port}/') as there:
+            if closer == 'client':
+                await there.close(4000)
+            else:
+                with pytest.raises(ConnectionClosed):
+                    await there.receive()
+        await until(lambda: ends == [4000])
+
+
+async def test_a_logger_that_is_none_of_logging_is_logged_to():
+    """gunicorn's aiohttp worker passes its own."""
+    said = []
+    logger = SimpleNamespace(
+        debug=lambda *args, **_: None,
+        exception=lambda *args, **_: said.append(args[0]),
+    )
+
+    async def handler(request):
+        ws = await AioServer.accept(aiohttp=request)
+        request.protocol.logger._logger = logger
+        await ws.send('hello')
+        raise ZeroDivisionError
+
+    async with application(handler) as app:
+        async with AioClient(f'ws://127.0.0.1:{app.port}/') as there:
+            assert await there.receive() == 'hello'
+            with pytest.raises(ConnectionClosed) as closed:
+                await there.receive()
+        assert closed.value.reason == 1011
+    assert len(said) == 1

@@ -402,3 +402,33 @@ async def test_a_real_server(server):
         with pytest.raises(InvalidStatus) as refused:
             await connect(url, origin='https://evil.example')
         assert refused.value.response.status_code == 403
+
+
+async def test_the_application_may_refuse_where_it_chooses_a_subprotocol():
+    class Picky(AioServer):
+        def choose_subprotocol(self, request):
+            raise ConnectionError(401, 'not you')
+
+    script = Script()
+    with pytest.raises(ConnectionError) as refused:
+        await Picky.accept(asgi=(script.scope, script.events.get, script.send))
+    assert refused.value.status_code == 401
+    assert script.sent == [{'type': 'websocket.close'}]
+
+
+@pytest.mark.parametrize('error', [OSError('gone'), RuntimeError('the handler is closed')])
+async def test_a_client_that_leaves_before_the_accept_is_a_connection_error(error):
+    script = Script()
+
+    async def send(event):
+        raise error
+
+    script.send = send
+    with pytest.raises(ConnectionError, match='the client is gone'):
+        await script.accept()
+
+
+def test_another_loop_than_asyncios_is_refused():
+    script = Script()
+    with pytest.raises(RuntimeError, match='needs asyncio'):
+        script.accept().send(None)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from aio.peer import HEADERS, connected, listening, tcp_pair, until
-from support.frames import BINARY, TEXT, frame
+from aio.peer import HEADERS, connected, end, listening, tcp_pair, until
+from support.frames import BINARY, PONG, TEXT, frame
 from support.peer import switching
 
 from simple_websocket import AioClient, AioServer, ConnectionClosed
 from simple_websocket.aiodial import AioDial
+from simple_websocket.protocol import Protocol
 
 LARGE = b'x' * 8_000_000
 
@@ -82,3 +83,41 @@ async def test_a_cancellation_in_the_turn_that_opens_the_connection_is_one(monke
             await until(lambda: made[0].wire.lost)
         else:
             (await connecting)._link.give_up()
+
+
+async def test_a_peer_that_takes_a_long_message_slowly_is_alive(role):  # invariant 6
+    async with end(role, ping_interval=1000, compression=None) as (ws, peer):
+        link = ws._link
+        sending = asyncio.ensure_future(ws.send(bytes(64_000_000)))
+        await until(lambda: link.wire.full)
+        link._on_deadline()
+        for _ in range(3):
+            before = link.wire.transport.get_write_buffer_size()
+            link.protocol.heard = False
+            link._on_deadline()
+            assert not link.protocol.heard  # it has taken nothing
+            while link.wire.transport.get_write_buffer_size() == before:
+                await peer.reader.read(1 << 16)
+            link._on_deadline()
+            assert link.protocol.heard
+        link.give_up()
+        sending.cancel()
+        await asyncio.gather(sending, return_exceptions=True)
+
+
+async def test_what_is_there_already_is_read_before_the_verdict(monkeypatch):
+    """The process may have stood still, while the time and the bytes came."""
+    theirs, ours = await tcp_pair()
+    ws = await AioServer.accept(sock=ours, headers=HEADERS, ping_interval=1000)
+    protocol = ws._link.protocol
+    heard = []
+    monkeypatch.setattr(Protocol, 'tick', lambda self, now: heard.append(self.heard))
+    await asyncio.sleep(0)
+    protocol.heard = False
+    theirs.setblocking(True)
+    theirs.sendall(frame(PONG, b'', True))
+    ws._link._on_time()
+    await until(lambda: heard)
+    assert heard == [True]
+    ws._link.give_up()
+    theirs.close()

@@ -713,7 +713,6 @@ class TestURL:
         [
             ('user:secret', b'user:secret'),
             ('user', b'user:'),
-            (':', b':'),
             ('u%40x:p%3A%2F', b'u@x:p:/'),
             ('u:p@q', b'u:p@q'),
             ('u%0d%0a:%C3%A9', b'u\r\n:\xc3\xa9'),
@@ -725,6 +724,10 @@ class TestURL:
         scheme, _, encoded = url.authorization.partition(' ')
         assert (scheme, base64.b64decode(encoded)) == ('Basic', credentials)
         assert encoded not in repr(url)
+
+    @pytest.mark.parametrize('url', ['ws://@a', 'ws://:@a', 'ws://a'])
+    def test_no_user_and_no_password_become_none(self, url):
+        assert parse_url(url).authorization is None
 
     @pytest.mark.parametrize(
         'url',
@@ -1140,3 +1143,12 @@ class TestClientResponse:
             peer.receive_eof()
         except ConnectionError:
             pass
+
+
+@pytest.mark.parametrize(
+    ('scheme', 'secure'),
+    [('https', True), ('wss', True), ('WSS', True), ('http', False), ('ws', False), (None, False)],
+)
+def test_a_scheme_is_secure_in_whatever_words(scheme, secure):
+    # Proxies say "wss", and ASGI servers "https".
+    assert handshake.is_secure(scheme) is secure

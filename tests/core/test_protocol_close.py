@@ -171,17 +171,29 @@ def test_an_application_that_never_received_learns_of_the_end_at_once(client, la
 
 
 @endings
-def test_an_application_that_takes_its_time_has_close_timeout(client, last, code):
+def test_an_application_that_takes_its_time_has_half_of_close_timeout(client, last, code):
+    """The peer, which may give its Close as long, still hears the answer."""
     end = End(client, reading=False, close_timeout=2).say(Frame(TEXT, b'a'), last)
-    assert end.at(1.9).protocol.state == ENDING
+    assert end.at(0.9).protocol.state == ENDING
     assert end.hear() == []
-    end.at(2)
+    end.at(1)
     assert end.protocol.state == ENDED
     assert end.close_said() == code
     assert end.take() == 'a'  # it was received, so it can be had
     assert end.take() is None
-    assert end.at(3.9).protocol.state == ENDED
-    assert end.at(4).protocol.state == DONE
+    assert end.at(2.9).protocol.state == ENDED
+    assert end.at(3).protocol.state == DONE
+
+
+@endings
+def test_who_has_answered_the_last_message_lets_the_end_have_its_turn(client, last, code):
+    """As a handler does that was asked once and then only sends."""
+    end = End(client, reading=False).say(Frame(TEXT, b'subscribe'))
+    assert end.take() == 'subscribe'
+    end.protocol.send(TEXT, b'news')
+    end.say(last)
+    assert end.protocol.state == ENDED
+    assert end.hear()[0] == (TEXT, b'news') and end.protocol.close_code == code
 
 
 @endings

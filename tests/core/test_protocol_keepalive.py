@@ -269,9 +269,9 @@ def test_no_ping_is_sent_while_closing(client):
 def test_no_ping_is_sent_while_the_peers_close_waits(client):
     end = alive(client, interval=1, close_timeout=30, reading=False)
     end.say(Frame(TEXT, b'a'), closing(1001))
-    assert end.at(29).protocol.state == ENDING
+    assert end.at(14).protocol.state == ENDING
     assert end.hear() == []
-    assert end.at(30).protocol.state == ENDED
+    assert end.at(15).protocol.state == ENDED
     assert end.closed == (1001, None)
 
 

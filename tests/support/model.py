@@ -185,7 +185,7 @@ class Model:
         self._ending = report, said
         self._ignore()
         self.state = ENDING
-        self.deadline = self.now + self.close_timeout
+        self.deadline = self.now + self.close_timeout / 2
         if not self.queue and not self._answering:
             self._finish()
 
@@ -221,6 +221,7 @@ class Model:
 
     def send(self, opcode: int, payload: bytes) -> None:
         self._refuse_when_closed()
+        self._answering = False
         self.wire.append((opcode, payload))
 
     def close(self, code: int, reason: str, payload: bytes) -> None:

@@ -341,7 +341,7 @@ def test_an_application_of_a_handler(world, classes):
         ws.receive()
 
     theirs, ours = tcp_pair(world)
-    task = world.spawn(shout, environ_for(ours), None)
+    task = world.spawn(shout, environ_for(ours), lambda *_: None)
     peer = Peer(theirs, client=True)
     peer.head()
     peer.send((1, b'hello'))
@@ -352,7 +352,7 @@ def test_an_application_of_a_handler(world, classes):
 
     theirs, ours = tcp_pair(world)
     environ = {**environ_for(ours), 'REQUEST_METHOD': 'POST'}
-    assert shout(environ, None) == []
+    assert shout(environ, lambda *_: None) == []
     assert Peer(theirs, client=True).head().startswith(b'HTTP/1.1 405')
 
 
@@ -566,3 +566,32 @@ def test_a_refusal_leaves_nothing_for_the_garbage_collector(world, classes):
         world.settles_to(gone, None)
     finally:
         gc.enable()
+
+
+def test_the_server_is_told_what_went_out_for_its_log(world, classes):
+    told = []
+    app = websocket_app(lambda ws: None, **classes)
+    for changes in ({}, {'HTTP_UPGRADE': 'h2c'}, {'REQUEST_METHOD': 'POST'}):
+        _, ours = tcp_pair(world)
+        environ = environ_for(ours)
+        environ.update(changes)
+        assert app(environ, lambda status, headers: told.append((status, headers))) == []
+    assert told == [
+        ('101 Switching Protocols', []),
+        ('426 Upgrade Required', []),
+        ('405 Method Not Allowed', []),
+    ]
+
+
+@pytest.mark.parametrize(
+    ('changes', 'words'),
+    [
+        ({'wsgi.websocket': object()}, 'gevent-websocket'),
+        ({'gunicorn.socket': object(), 'SERVER_PROTOCOL': 'HTTP/2.0'}, 'HTTP/2 has no socket'),
+    ],
+)
+def test_a_socket_that_is_not_the_requests_alone_is_left_alone(changes, words):
+    environ = environ_for(None)
+    del environ['werkzeug.socket']
+    with pytest.raises(RuntimeError, match=words):
+        Server.accept(environ | changes)
