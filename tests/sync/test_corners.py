@@ -358,7 +358,7 @@ def test_an_application_takes_what_a_server_takes(world, classes):
     for _ in range(2):  # the second connection, too
         theirs, ours = tcp_pair(world)
         request = {'origin': 'http://localhost', 'sec_websocket_protocol': 'chat'}
-        task = world.spawn(app, environ_for(ours, **request), None)
+        task = world.spawn(app, environ_for(ours, **request), lambda *_: None)
         assert b'\r\nX-Own: yes' in Peer(theirs, client=True).head()
         task.join()
     for subprotocol, taken in seen:
