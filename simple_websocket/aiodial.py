@@ -100,7 +100,10 @@ class AioDial:
                 if not isinstance(error, (OSError, asyncio.TimeoutError)):
                     raise
                 first_error = first_error or error
-        raise first_error or OSError(errno.EHOSTUNREACH, f'{host} has no address')
+        try:
+            raise first_error or OSError(errno.EHOSTUNREACH, f'{host} has no address')
+        finally:
+            first_error = None  # its traceback leads back to here
 
 
 class Opening(asyncio.Protocol):

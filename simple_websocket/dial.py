@@ -42,6 +42,23 @@ def check_context(ssl_context: Any) -> None:
         raise TypeError(f'ssl_context must be an ssl.SSLContext, not {ssl_context!r}')
 
 
+def _check_tls_of(
+    sock: Any, target: URL, context: ssl.SSLContext | None, server_hostname: str | None
+) -> None:
+    """Check a socket that does TLS already, and is used as it is.
+
+    :raises ValueError: it is with another host, or TLS of its own is asked for.
+    """
+    if context is not None or server_hostname is not None:
+        raise ValueError(
+            'sock does TLS already: ssl_context and server_hostname would be ignored '
+            '(TLS within TLS is not supported)'
+        )
+    name = getattr(sock, 'server_hostname', None)
+    if name is not None and name.lower() != target.tls_name.lower():
+        raise ValueError(f'sock does TLS with {name}, and not with {target.tls_name}')
+
+
 class Dial:
     """Opens a client's connection, spending one deadline on all of it.
 
@@ -85,7 +102,9 @@ class Dial:
         """
         own = sock if sock is not None else self._connect(target.host, target.port)
         try:
-            if target.secure and not hasattr(own, 'do_handshake'):
+            if target.secure and hasattr(own, 'do_handshake'):
+                _check_tls_of(own, target, context, server_hostname)
+            elif target.secure:
                 own = self._start_tls(own, context, server_hostname or target.tls_name)
             return Wire(own)
         except BaseException:
@@ -111,7 +130,10 @@ class Dial:
                 if not is_of_tcp(error):
                     raise
                 first_error = first_error or error
-        raise first_error or OSError(errno.EHOSTUNREACH, f'{host} has no address')
+        try:
+            raise first_error or OSError(errno.EHOSTUNREACH, f'{host} has no address')
+        finally:
+            first_error = None  # its traceback leads back to here
 
     def _connect_to(self, sock: socket.socket, address: Any, shares: int) -> None:
         """An address that is silent gets its share of the time, and not all of it:

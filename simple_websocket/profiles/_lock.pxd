@@ -3,7 +3,7 @@
 cdef class StepLock:
     cdef unsigned long owner
     cdef Py_ssize_t depth, waiters
-    cdef bint open
+    cdef bint open, hungry, reserved
     cdef object gate
 
     cdef int take(self) except -1

@@ -8,7 +8,8 @@ instructions, where the other's methods are called by name and parse arguments.
 Who has the GIL may look at it and change it, and nothing here lets go of the GIL
 but a wait.  Who waits does so on a real lock, the gate, which is shut but for
 once after the lock became free.  Whoever comes first has it then, so who comes
-through the gate looks again.
+through the gate looks again.  Who has come in vain too often has it kept for the next
+who comes through: others that have the GIL would take it for ever.
 """
 
 cimport cython
@@ -17,6 +18,10 @@ from .originals import builtin
 
 cdef extern from "Python.h":
     unsigned long PyThread_get_thread_ident()
+
+
+cdef enum:
+    PATIENCE = 2  # times to come through the gate in vain
 
 
 @cython.no_gc
@@ -66,7 +71,7 @@ cdef class StepLock:
 
     cdef int take(self) except -1:
         cdef unsigned long me = PyThread_get_thread_ident()
-        if self.depth and self.owner != me:
+        if (self.depth or self.reserved) and self.owner != me:
             self.wait()
         self.owner = me
         self.depth += 1
@@ -76,6 +81,8 @@ cdef class StepLock:
             raise RuntimeError('this thread does not have the lock')
         self.depth -= 1
         if self.waiters and not self.depth:
+            self.owner = 0
+            self.reserved = self.hungry
             self.set_free()
 
     cdef int wait(self) except -1:
@@ -85,13 +92,22 @@ cdef class StepLock:
             gate.acquire()
             if self.gate is None:
                 self.gate = gate
-        while self.depth:
+        cdef int came = 0
+        cdef bint through = False
+        while self.depth or (self.reserved and not through):
+            self.hungry = self.hungry or came >= PATIENCE
+            through = False
             self.waiters += 1
             try:
                 self.gate.acquire()
                 self.open = False
+                through = True
+                came += 1
             finally:
                 self.waiters -= 1
+                if not through and not self.waiters:  # interrupted, and nobody else comes
+                    self.hungry = self.reserved = False
+        self.hungry = self.reserved = False
 
     cdef int set_free(self) except -1:
         """Let one through the gate, unless one is on the way already."""

@@ -103,6 +103,13 @@ def _code_of(handler: Any) -> Any:
     return getattr(function, '__code__', None)
 
 
+def _timeout_of(tcp: Any) -> float | None:
+    """The timeout of a socket; one of another make need have none."""
+    gettimeout = getattr(tcp, 'gettimeout', None)
+    timeout: float | None = None if gettimeout is None else gettimeout()
+    return timeout
+
+
 def plain_fileno(sock: Any) -> Callable[[], int] | None:
     """What gives the descriptor of a socket, or -1 once it is closed.
 
@@ -174,12 +181,20 @@ class Wire:
         #: calls of ``raw_recv`` and ``raw_send`` himself; None where those are
         #: more than system calls.
         self.fileno = None if self.tls else plain_fileno(tcp)
+        if not self.tls and _timeout_of(tcp):
+            # With a timeout of its own it would wait for that, whatever the flags say.
+            self._kind.settimeout(tcp, 0)
         try:
             # A message is written whole; waiting for a fuller packet only
             # delays it.
             tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         except OSError:  # a Unix socket has no such option
             self.polled = True
+
+    def _forbid_waiting(self) -> None:
+        """Where the application has given the socket a timeout since, undo it."""
+        if not self.tls and _timeout_of(self._tcp):
+            self.be_blocking()
 
     def be_blocking(self) -> None:
         """Let ``raw_recv`` wait in the kernel (threads, without TLS)."""
@@ -193,6 +208,7 @@ class Wire:
         :returns: bytes, b'' at the end of the stream, None where it would block.
         :raises OSError: when the connection is broken.
         """
+        self._forbid_waiting()
         try:
             data: bytes = self.raw_recv(size) if self.tls else self.raw_recv(size, DONTWAIT)
             if data or not self.read_shut:
@@ -211,6 +227,7 @@ class Wire:
         :returns: how many bytes it took, 0 where it would block.
         :raises OSError: when the connection is broken.
         """
+        self._forbid_waiting()
         try:
             if self.tls:
                 sent: int = self.raw_send(data)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from _thread import RLock
 
 import pytest
@@ -188,3 +189,19 @@ def test_an_interruption_on_the_way_back_from_a_condition_keeps_the_lock(kind):
         over.set()
         thread.join(LIMIT)
         signal.signal(signal.SIGALRM, before)
+
+
+def test_nobody_waits_for_ever_for_who_lets_go_of_the_gil_inside(kind):
+    """As a send does: who has had the lock would take it again and again."""
+    lock, turns, over = kind(), [0] * 12, threading.Event()
+
+    def work(number):
+        while not over.is_set():
+            with lock:
+                time.sleep(0)
+                turns[number] += 1
+                if turns[number] >= 2000:
+                    over.set()
+
+    in_threads(len(turns), work)
+    assert min(turns) > 20

@@ -262,3 +262,17 @@ def test_a_broadcast_goes_through_openssl(tls_end):
     ws, peer = tls_end()
     assert broadcast([ws], 'news') == ([ws], [], [])
     peer.expect(TEXT, b'news')
+
+
+def test_tls_of_the_callers_is_with_whom_the_url_says(world):
+    """It is used as it is: there is none within it."""
+    with world.socket.socket() as raw:
+        made = context(world, False)
+        sock = made.wrap_socket(raw, server_hostname='proxy', do_handshake_on_connect=False)
+        with pytest.raises(ValueError, match='sock does TLS with proxy, and not with bank'):
+            Client.connect('wss://bank', sock=sock)
+    for options in ({'ssl_context': made}, {'server_hostname': 'bank'}):
+        with world.socket.socket() as raw:
+            sock = made.wrap_socket(raw, server_hostname='bank', do_handshake_on_connect=False)
+            with pytest.raises(ValueError, match='sock does TLS already'):
+                Client.connect('wss://bank', sock=sock, **options)

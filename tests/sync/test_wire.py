@@ -6,10 +6,10 @@ import os
 
 import pytest
 from support.frames import TEXT
-from support.peer import Peer, environ_for, tcp_pair
+from support.peer import Peer, environ_for, switching, tcp_pair
 from sync.test_tls import context
 
-from simple_websocket import Server
+from simple_websocket import Client, Server
 from simple_websocket.profiles.wire import Wire
 
 pytestmark = pytest.mark.only('default-codec')
@@ -173,3 +173,29 @@ def test_a_socket_of_another_make_will_do(world):
     peer.send(peer.close_frame(4000))
     closing.join()
     peer.expect_eof()
+
+
+@pytest.mark.parametrize('profile', ['threads', 'gevent', 'eventlet'])
+def test_a_timeout_of_the_callers_socket_holds_up_nobody(world, profile):
+    """CPython waits for it whatever the flags of a recv say."""
+    if profile != world.name:
+        return
+    listener, port = world.listen()
+    sock = world.original('socket', 'create_connection')(('127.0.0.1', port), 30)
+    theirs = world.closing(listener.accept()[0])
+    began = world.original('time', 'monotonic')()
+    with pytest.raises(TimeoutError):
+        Client.connect('ws://localhost', sock=sock, open_timeout=0.05, profile=profile)
+    assert world.original('time', 'monotonic')() - began < 20
+    theirs.close()
+    sock = world.original('socket', 'create_connection')(('127.0.0.1', port), 30)
+    theirs = world.closing(listener.accept()[0])
+    task = world.spawn(lambda: theirs.sendall(switching(Peer(theirs, client=False).head())))
+    ws = Client.connect('ws://localhost', sock=sock, profile=profile)
+    task.join()
+    assert ws.receive(timeout=0) is None and ws.connected
+    if profile == 'threads':
+        sock.settimeout(30)  # as others tell their clients how long to wait
+        ws._link._guarded(ws._link._on_readable)
+        assert sock.gettimeout() is None
+    ws._link.give_up()
