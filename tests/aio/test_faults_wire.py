@@ -418,7 +418,8 @@ async def test_a_client_that_is_gone_at_any_byte_of_our_response(hang_up):
 
 async def test_five_thousand_connections_that_are_killed_leave_nothing():
     async def cycle(number):
-        theirs, ours = await tcp_pair()
+        # TCP has not ports enough for all of them.
+        theirs, ours = socket.socketpair() if number % 8 else await tcp_pair()
         ws = await AioServer.accept(sock=ours, headers=HEADERS)
         if number % 3 == 0:
             theirs.close()
