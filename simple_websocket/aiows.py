@@ -369,10 +369,7 @@ class AioServer(AioBase):
     def _report(self, rejected: handshake.Rejected | None) -> None:
         if rejected is not None:
             self._options.logger.debug('refused: %s', rejected)
-            try:
-                raise ConnectionError(rejected.status, rejected.reason) from rejected
-            finally:
-                del rejected  # its traceback leads back to here
+            raise ConnectionError(rejected.status, rejected.reason) from rejected
         self._options.logger.debug('accepted %s', self)
 
 

@@ -490,14 +490,21 @@ def test_nothing_is_read_while_paused_though_something_is_to_be_written(world):
     link.give_up()
 
 
-def test_a_peer_whose_answer_the_receiver_has_in_hand_is_not_given_up(world):
-    """It has come, but who brings it waits for the lock."""
+def pinged(world):
+    """A connection with a thread in receive, whose peer has read a keepalive ping."""
     ws, peer = accepted(world, ping_interval=1000, ping_timeout=1000)
     link = ws._link
     receiver = world.spawn(ws.receive)
     world.wait_until(lambda: link._blocked)
     link._guarded(lambda: (link.protocol.tick(link.now() + 1000), link._after()))
     _, payload = peer.read()
+    return ws, peer, receiver, payload
+
+
+def test_a_peer_whose_answer_the_receiver_has_in_hand_is_not_given_up(world):
+    """It has come, but who brings it waits for the lock."""
+    ws, peer, receiver, payload = pinged(world)
+    link = ws._link
     with link._lock:
         peer.send((PONG, payload), (TEXT, b'hello'))
         world.wait_until(lambda: not drained_of(link))  # it is in the receiver's hands
@@ -516,12 +523,8 @@ def drained_of(link):
 
 
 def test_a_peer_that_is_silent_is_given_up_all_the_same(world):
-    ws, peer = accepted(world, ping_interval=1000, ping_timeout=1000)
+    ws, _, receiver, _ = pinged(world)
     link = ws._link
-    receiver = world.spawn(ws.receive)
-    world.wait_until(lambda: link._blocked)
-    link._guarded(lambda: (link.protocol.tick(link.now() + 1000), link._after()))
-    peer.read()
     link.now, now = (lambda: now() + 5000), link.now
     link._guarded(link._on_time)
     assert ws.connected
