@@ -7,15 +7,14 @@ whichever of its turns, leaves no descriptor and no error that nobody asks for.
 from __future__ import annotations
 
 import asyncio
-import errno
 import socket
 import ssl
 from collections.abc import Callable
 from typing import Any
 
 from .aiotime import in_time, retrieve
-from .client_handshake import URL, ClientHandshake, Response
-from .dial import name_the_host
+from .client_handshake import URL, ClientHandshake, Response, time_for_body
+from .dial import name_the_host, no_answer, unreachable
 from .errors import ConnectionError
 from .profiles.aio import AioLink
 
@@ -58,8 +57,9 @@ class AioDial:
         """
         loop = asyncio.get_running_loop()
         target = self._target
-        opening = Opening(self._opening, make_link, loop)
-        sock = self._sock or await self._connect(loop)
+        deadline = None if self._open_timeout is None else loop.time() + self._open_timeout
+        opening = Opening(self._opening, make_link, loop, deadline)
+        sock = self._sock or await self._connect(loop, deadline)
         tls: dict[str, Any] = {}
         try:
             sock.setblocking(False)
@@ -76,18 +76,18 @@ class AioDial:
             transport.abort()
             raise
 
-    async def _connect(self, loop: asyncio.AbstractEventLoop) -> socket.socket:
+    async def _connect(
+        self, loop: asyncio.AbstractEventLoop, deadline: float | None
+    ) -> socket.socket:
         """TCP.  An address that is silent gets its share of the time, as in ``Dial``."""
-        began = loop.time()
-        first_error: BaseException | None = None
+        errors: list[OSError] = []
         host, port = self._target.host, self._target.port
         with name_the_host(host):
             addresses = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         for place, (family, kind, proto, _, address) in enumerate(addresses):
             share = None
-            if self._open_timeout is not None:
-                left = began + self._open_timeout - loop.time()
-                share = left / (len(addresses) - place)
+            if deadline is not None:
+                share = (deadline - loop.time()) / (len(addresses) - place)
             sock = None
             try:
                 sock = socket.socket(family, kind, proto)
@@ -97,13 +97,13 @@ class AioDial:
             except BaseException as error:
                 if sock is not None:  # else the system has none of that family
                     sock.close()
-                if not isinstance(error, (OSError, asyncio.TimeoutError)):
+                if isinstance(error, asyncio.TimeoutError) and not error.args:
+                    errors.append(no_answer(address))  # its share is over
+                elif isinstance(error, OSError):
+                    errors.append(error.with_traceback(None))
+                else:
                     raise
-                first_error = first_error or error
-        try:
-            raise first_error or OSError(errno.EHOSTUNREACH, f'{host} has no address')
-        finally:
-            first_error = None  # its traceback leads back to here
+        raise unreachable(host, errors)
 
 
 class Opening(asyncio.Protocol):
@@ -115,6 +115,7 @@ class Opening(asyncio.Protocol):
     :param opening: the handshake.
     :param make_link: makes the link of the connection; it may raise.
     :param loop: the running event loop.
+    :param deadline: when the caller gives up, by the loop's clock; None for never.
     """
 
     def __init__(
@@ -122,12 +123,16 @@ class Opening(asyncio.Protocol):
         opening: ClientHandshake,
         make_link: MakeLink,
         loop: asyncio.AbstractEventLoop,
+        deadline: float | None,
     ) -> None:
         self.result: asyncio.Future[AioLink] = loop.create_future()
         self.result.add_done_callback(retrieve)
         self._transport: Any = None
         self._opening = opening
         self._make_link = make_link
+        self._loop = loop
+        self._deadline = deadline
+        self._in_body = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
@@ -147,6 +152,8 @@ class Opening(asyncio.Protocol):
         try:
             response = self._opening.receive(data)
             if response is None:
+                if self._opening.refused and not self._in_body:
+                    self._wait_for_body()
                 return
             link = self._make_link(response)
         except Exception as error:
@@ -158,6 +165,13 @@ class Opening(asyncio.Protocol):
             link.data_received(response.leftover)
         self.result.set_result(link)
 
+    def _wait_for_body(self) -> None:
+        """The server has refused; say so when its words have come, or soon."""
+        self._in_body = True
+        left = None if self._deadline is None else self._deadline - self._loop.time()
+        timer = self._loop.call_later(time_for_body(left), self.connection_lost, None)
+        self.result.add_done_callback(lambda _: timer.cancel())
+
     def eof_received(self) -> None:
         self.connection_lost(None)
 
@@ -165,7 +179,7 @@ class Opening(asyncio.Protocol):
         if self.result.done():
             return
         try:
-            if exc is not None:
+            if exc is not None and not self._opening.refused:
                 raise ConnectionError(None, f'the handshake failed: {exc}') from exc
             self._opening.receive_eof()
         except ConnectionError as error:

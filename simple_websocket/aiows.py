@@ -26,7 +26,7 @@ from .asgi import Conversation, Receive, Scope, Send, WebSocketASGI
 from .close_codes import NORMAL_CLOSURE, close_payload
 from .codec import TEXT
 from .connection import Connection, Event, as_refusal, encode_message
-from .dial import check_context
+from .dial import check_context, check_server_hostname
 from .errors import ConnectionError
 from .options import Headers, Options, Origins, Subprotocols, check_timeout
 from .profiles.aio import AioLink
@@ -432,6 +432,10 @@ class AioClient(AioBase):
     #: As it was given.
     url: str
 
+    #: The headers of the server's response, pairs of a name and a value: its cookies,
+    #: for instance.
+    response_headers: list[tuple[str, str]]
+
     def __init__(
         self,
         url: str,
@@ -467,6 +471,7 @@ class AioClient(AioBase):
         )
         self.subprotocols = opening.subprotocols
         check_context(ssl_context)
+        check_server_hostname(server_hostname)
         if sock is not None:
             _check_socket(sock)
         self._dial = AioDial(
@@ -532,6 +537,7 @@ class AioClient(AioBase):
         except deflate.DeflateError as error:
             raise ConnectionError(None, str(error)) from error
         self.subprotocol = response.subprotocol
+        self.response_headers = response.headers
         return AioLink(self._options.protocol(True, loop.time, engine), loop)
 
 

@@ -15,7 +15,6 @@ import base64
 import os
 import re
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import NoReturn
 from urllib.parse import unquote_to_bytes, urlsplit
@@ -41,8 +40,9 @@ from .handshake import (
 MAX_RESPONSE_HEAD = 65536
 MAX_INFORMATIONAL = 16
 
-#: Bytes of a refusal's body that an error keeps.
+#: Bytes of a refusal's body that an error keeps, and seconds to wait for them.
 MAX_BODY = 1024
+BODY_TIME = 0.5
 
 _visible = re.compile(r'[\x21-\x7e]+')
 # Before HTTP/1.1 there was no Upgrade, and no 101 (RFC 9110 section 7.8).
@@ -163,7 +163,9 @@ class ClientHandshake:
     """A client's side of one opening handshake.
 
     Send ``request``, feed what arrives to ``receive`` until it returns
-    the ``Response``.  For one thread at a time.
+    the ``Response``.  Once ``refused`` is true it will raise, and only waits for the
+    refusal's body: give that no more than ``time_for_body``, then raise ``refusal``.
+    For one thread at a time.
 
     :param url: where to, from ``parse_url``.
     :param subprotocols: what to offer, as ``parse_subprotocols`` takes it.
@@ -188,6 +190,8 @@ class ClientHandshake:
         self.extensions = extensions
         self._received = 0
         self._informational = 0
+        self._refused: h11.Response | None = None
+        self._body = b''
         self._http = h11.Connection(
             h11.CLIENT, max_incomplete_event_size=MAX_RESPONSE_HEAD
         )
@@ -237,6 +241,8 @@ class ClientHandshake:
         try:
             return self._receive(data) if data else None
         except h11.RemoteProtocolError as error:
+            if self._refused is not None:  # what is wrong is the body
+                raise self.refusal() from error
             raise ConnectionError(
                 None, f'the server does not speak HTTP: {error}'
             ) from error
@@ -248,8 +254,20 @@ class ClientHandshake:
 
         :raises ConnectionError: always.
         """
+        if self._refused is not None:
+            raise self.refusal()
         where = 'in the middle of' if self._received else 'before'
         raise ConnectionError(None, f'the server hung up {where} its response')
+
+    @property
+    def refused(self) -> bool:
+        """Whether the server has refused; its body may still come."""
+        return self._refused is not None
+
+    def refusal(self) -> ConnectionError:
+        """Return what the server's refusal means, with what has come of its body."""
+        assert self._refused is not None
+        return _refusal(self._refused, self._body[:MAX_BODY])
 
     def _receive(self, data: bytes) -> Response | None:
         self._received += len(data)
@@ -257,7 +275,7 @@ class ClientHandshake:
         while True:
             event = self._http.next_event()
             if event is h11.NEED_DATA:
-                if self._received > MAX_RESPONSE_HEAD:
+                if not self.refused and self._received > MAX_RESPONSE_HEAD:
                     raise HandshakeError('the response is too long')
                 return None
             if isinstance(event, h11.InformationalResponse):
@@ -272,19 +290,14 @@ class ClientHandshake:
                 if self._informational > MAX_INFORMATIONAL:
                     raise HandshakeError('too many informational responses')
             elif isinstance(event, h11.Response):
-                raise _refusal(event, self._body())
+                self._refused = event
+            elif self.refused:
+                if isinstance(event, h11.Data):
+                    self._body += event.data
+                if len(self._body) >= MAX_BODY or not isinstance(event, h11.Data):
+                    raise self.refusal()
             else:  # there is nothing that could follow
                 raise HandshakeError('unexpected data in the handshake')
-
-    def _body(self) -> bytes:
-        """What came of a refusal's body together with its head."""
-        body = b''
-        with suppress(h11.RemoteProtocolError):
-            while len(body) < MAX_BODY and isinstance(
-                event := self._http.next_event(), h11.Data
-            ):
-                body += event.data
-        return body[:MAX_BODY]
 
     def _judge(self, headers: Headers, leftover: bytes) -> Response:
         """Check a 101 (RFC 6455 section 4.1)."""
@@ -310,6 +323,14 @@ class ClientHandshake:
                 f'the server chose subprotocol {chosen[0][:80]!r}, not asked for'
             )
         return Response(chosen[0] if chosen else None, extensions, headers, leftover)
+
+
+def time_for_body(left: float | None) -> float:
+    """Seconds to wait for the body of a refusal.
+
+    :param left: what is left of the time to connect; None for no limit.
+    """
+    return BODY_TIME if left is None else min(BODY_TIME, left / 2)
 
 
 def _text(headers: Iterable[tuple[bytes, bytes]]) -> Headers:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from .client_handshake import URL, ClientHandshake, Response
+from .client_handshake import URL, ClientHandshake, Response, time_for_body
 from .errors import ConnectionError
 from .profiles import Profile
 from .profiles.originals import original
@@ -29,6 +29,45 @@ def name_the_host(host: str) -> Iterator[None]:
         yield
     except socket.gaierror as error:
         raise type(error)(error.errno, f'{error.strerror}: {host}') from error
+
+
+def no_answer(address: Any) -> TimeoutError:
+    """Return what to raise for an address that has been silent for its share."""
+    return TimeoutError(
+        errno.ETIMEDOUT, f'no answer within open_timeout: {address[0]} port {address[1]}'
+    )
+
+
+def unreachable(host: str, errors: list[OSError]) -> OSError:
+    """Return what to raise when no address has let us in.
+
+    :param errors: what came of each address, in order; a single one is itself returned,
+                   of several one of the first's class and ``errno`` tells all.
+    """
+    if not errors:
+        return OSError(errno.EHOSTUNREACH, f'{host} has no address')
+    if len(errors) == 1:
+        return errors[0]
+    words = '; '.join(dict.fromkeys(error.strerror or str(error) for error in errors))
+    return OSError(errors[0].errno, words)
+
+
+def check_server_hostname(server_hostname: Any) -> None:
+    """Check a ``server_hostname=``, before there is a connection.
+
+    :raises TypeError: for anything but a string.
+    :raises ValueError: for one that is no name.
+    """
+    if server_hostname is None:
+        return
+    if not isinstance(server_hostname, str):
+        raise TypeError(f'server_hostname must be a str, not {server_hostname!r}')
+    try:
+        valid = server_hostname.encode('idna')[:1] not in (b'', b'.')
+    except UnicodeError:
+        valid = False
+    if not valid or '\0' in server_hostname:
+        raise ValueError(f'server_hostname is no host name: {server_hostname!r}')
 
 
 def check_context(ssl_context: Any) -> None:
@@ -113,7 +152,7 @@ class Dial:
 
     def _connect(self, host: str, port: int) -> socket.socket:
         """TCP to the first address that answers (RFC 6455 section 4.1)."""
-        first_error: BaseException | None = None
+        errors: list[OSError] = []
         with name_the_host(host):
             addresses = list(self._profile.getaddrinfo(host, port, 0, socket.SOCK_STREAM))
         for place, (family, kind, proto, _, address) in enumerate(addresses):
@@ -127,13 +166,10 @@ class Dial:
             except BaseException as error:
                 if sock is not None:  # else the system has none of that family
                     sock.close()
-                if not is_of_tcp(error):
+                if not isinstance(error, OSError) or not is_of_tcp(error):
                     raise
-                first_error = first_error or error
-        try:
-            raise first_error or OSError(errno.EHOSTUNREACH, f'{host} has no address')
-        finally:
-            first_error = None  # its traceback leads back to here
+                errors.append(error.with_traceback(None))
+        raise unreachable(host, errors)
 
     def _connect_to(self, sock: socket.socket, address: Any, shares: int) -> None:
         """An address that is silent gets its share of the time, and not all of it:
@@ -144,10 +180,7 @@ class Dial:
             left = None if left is None else max(left / shares, 0)
             ready = self._profile.wait(sock.fileno(), True, left)
             if left is not None and not ready:
-                raise TimeoutError(
-                    errno.ETIMEDOUT,
-                    f'no answer within open_timeout: {address[0]} port {address[1]}',
-                )
+                raise no_answer(address)
             error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if error:
             raise OSError(error, f'{os.strerror(error)}: {address[0]} port {address[1]}')
@@ -181,9 +214,13 @@ class Dial:
         """The opening handshake (RFC 6455 section 4.1)."""
         try:
             return self._shake_hands(wire, opening)
-        except (ConnectionError, TimeoutError):
+        except ConnectionError:
             raise
         except OSError as error:
+            if opening.refused:  # and the rest of its body has not come
+                raise opening.refusal() from error
+            if isinstance(error, TimeoutError):
+                raise
             raise ConnectionError(None, f'the handshake failed: {error}') from error
 
     def _shake_hands(
@@ -195,6 +232,7 @@ class Dial:
             request = request[sent:]
             if not sent:
                 self._wait(wire.fd, True)
+        in_body = False
         while True:
             data = wire.recv(65536)
             if data is None:
@@ -203,5 +241,8 @@ class Dial:
                 response = opening.receive(data)
                 if response is not None:
                     return response
+                if opening.refused and not in_body:
+                    in_body = True
+                    self._deadline = self._now() + time_for_body(self._left())
             else:
                 opening.receive_eof()

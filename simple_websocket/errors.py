@@ -32,8 +32,8 @@ class ConnectionError(SimpleWebsocketError):
                         peer hung up, or did not speak HTTP).
     :param message: what went wrong, in words.
     :param headers: the headers of the server's refusal, pairs as they came.
-    :param body: the beginning of its body, as far as it came together with the
-                 headers, 1024 bytes at most.
+    :param body: the beginning of its body, as far as it came within half a second of
+                 the headers, 1024 bytes at most.
     """
 
     #: The HTTP status of the refusal, or None.
@@ -43,8 +43,8 @@ class ConnectionError(SimpleWebsocketError):
     #: value; else empty.
     headers: list[tuple[str, str]]
 
-    #: For a client: what came of the refusal's body together with the headers,
-    #: 1024 bytes at most; else empty.
+    #: For a client: what came of the refusal's body within half a second of the
+    #: headers, 1024 bytes at most; else empty.
     body: bytes
 
     def __init__(

@@ -24,7 +24,7 @@ from . import client_handshake, deflate, handshake, hosts
 from .close_codes import INTERNAL_ERROR, NORMAL_CLOSURE, close_payload
 from .codec import TEXT
 from .connection import Connection, Event, as_refusal, encode_message, exit_code
-from .dial import Dial, check_context
+from .dial import Dial, check_context, check_server_hostname
 from .environ import request_from_environ
 from .errors import ConnectionClosed, ConnectionError, SimpleWebsocketError
 from .options import Headers, Options, Origins, Subprotocols, check_timeout
@@ -446,6 +446,10 @@ class Client(Base):
     #: As it was given.
     url: str
 
+    #: The headers of the server's response, pairs of a name and a value: its cookies,
+    #: for instance.
+    response_headers: list[tuple[str, str]]
+
     def __init__(
         self,
         url: str,
@@ -476,8 +480,7 @@ class Client(Base):
         check_context(ssl_context)
         if sock is not None and not hasattr(sock, 'setblocking'):
             raise TypeError(f'sock must be a connected socket, not {sock!r}')
-        if server_hostname is not None and not isinstance(server_hostname, str):
-            raise TypeError(f'server_hostname must be a str, not {server_hostname!r}')
+        check_server_hostname(server_hostname)
         self.subprotocols = opening.subprotocols
         chosen = resolve(
             profile, thread_class, event_class, selector_class, sock, client=True
@@ -495,6 +498,7 @@ class Client(Base):
             wire.close()
             raise
         self.subprotocol = response.subprotocol
+        self.response_headers = response.headers
         protocol = self._options.protocol(True, _now, engine)
         self._open(chosen, wire, protocol, response.leftover)
         self._options.logger.debug('connected %s to %s in %s', self, target, chosen.name)

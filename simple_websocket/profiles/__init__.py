@@ -226,7 +226,7 @@ def _detect(injected: list[Any], sock: Any, client: bool) -> str:
     world = _socket_family(type(sock)) if sock is not None else None
     if world is not None:
         return world
-    if client and sock is None:
+    if client:  # which makes any socket one that does not block
         return _patched() or calling_hub() or 'threads'
     hub = None if injected else calling_hub(main=False)
     if hub is not None:

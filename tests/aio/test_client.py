@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import gc
 import socket
 import ssl
+import struct
 from types import MappingProxyType
 
 import pytest
@@ -17,7 +19,15 @@ from support.frames import PONG, TEXT
 from support.peer import full_listener, switching
 from websockets.asyncio.server import serve
 
-from simple_websocket import AioClient, ConnectionClosed, ConnectionError
+from simple_websocket import (
+    AioClient,
+    ConnectionClosed,
+    ConnectionError,
+    aiodial,
+    client_handshake,
+)
+
+RESET = struct.pack('ii', 1, 0)  # SO_LINGER: close with an RST
 
 
 @pytest.fixture(scope='module')
@@ -342,6 +352,81 @@ async def test_a_refusal_has_its_status(status):
         with pytest.raises(ConnectionError) as refused:
             await AioClient.connect(f'ws://127.0.0.1:{port}')
     assert refused.value.status_code == status
+
+
+@pytest.mark.parametrize('rest', [b' since', b'', RESET])
+async def test_the_body_of_a_refusal_is_waited_for_a_moment(monkeypatch, rest):
+    if not rest:
+        monkeypatch.setattr(client_handshake, 'BODY_TIME', 0.05)
+    waits = asyncio.Event()
+    wait_for_body = aiodial.Opening._wait_for_body
+    monkeypatch.setattr(
+        aiodial.Opening,
+        '_wait_for_body',
+        lambda opening: (wait_for_body(opening), waits.set()),
+    )
+
+    async def refuse(peer):
+        await peer.head()
+        await peer.send(b'HTTP/1.1 403 No\r\nContent-Length: 9\r\n\r\nno,')
+        await waits.wait()
+        if rest is RESET:
+            sock = peer.writer.get_extra_info('socket')
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+            peer.writer.transport.abort()
+        else:
+            await peer.send(rest)
+            await peer.reader.read()
+
+    async with listening(refuse) as port:
+        with pytest.raises(ConnectionError, match='^Connection error: 403 No$') as refused:
+            await AioClient.connect(f'ws://127.0.0.1:{port}')
+    assert refused.value.body == b'no,' + (b'' if rest is RESET else rest)
+
+
+async def test_a_client_has_the_headers_of_the_servers_response():
+    async def answer(peer):
+        head = switching(await peer.head()).removesuffix(b'\r\n\r\n')
+        await peer.send(head + b'\r\nSet-Cookie: node=7\r\n\r\n')
+        await peer.reader.read()
+
+    async with listening(answer) as port:
+        ws = await AioClient.connect(f'ws://127.0.0.1:{port}')
+        ws._link.give_up()
+    names = [name.lower() for name, _ in ws.response_headers]
+    assert ws.response_headers[names.index('set-cookie')][1] == 'node=7'
+
+
+@pytest.mark.parametrize(
+    ('name', 'error'),
+    [(5, TypeError), (b'localhost', TypeError), ('', ValueError), ('.a', ValueError),
+     ('a..b', ValueError), ('a' * 64, ValueError), ('a\0b', ValueError)],
+)  # fmt: skip
+async def test_a_server_hostname_is_checked_before_anything_is_opened(name, error):
+    with pytest.raises(error, match='server_hostname'):
+        AioClient('wss://does-not-exist.invalid', server_hostname=name)
+
+
+async def test_of_several_addresses_each_error_is_told(monkeypatch):
+    silent, port, others = full_listener()
+    with socket.create_server(('127.0.0.1', 0)) as listener:
+        closed = listener.getsockname()[1]
+
+    async def resolve(*_, **__):
+        return [
+            (socket.AF_INET, socket.SOCK_STREAM, 0, '', ('127.0.0.1', number))
+            for number in (closed, port, closed)
+        ]
+
+    monkeypatch.setattr(asyncio.get_running_loop(), 'getaddrinfo', resolve)
+    with pytest.raises(ConnectionRefusedError) as failed:
+        await AioClient.connect('ws://localhost', open_timeout=0.3)
+    assert failed.value.errno == errno.ECONNREFUSED
+    assert failed.value.strerror.endswith(
+        f'; no answer within open_timeout: 127.0.0.1 port {port}'
+    )
+    for sock in (silent, *others):
+        sock.close()
 
 
 @pytest.mark.parametrize('response', [b'', b'HTTP/1.1 101', b'SSH-2.0-x\r\n\r\n'])

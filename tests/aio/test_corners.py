@@ -134,7 +134,7 @@ class TestClient:
     async def test_what_comes_behind_a_bad_answer_changes_nothing(self):
         made = []
         opening = Opening(
-            ClientHandshake(parse_url('ws://a')), made.append, asyncio.get_running_loop()
+            ClientHandshake(parse_url('ws://a')), made.append, asyncio.get_running_loop(), None
         )
         for _ in range(2):
             opening.data_received(b'SSH-2.0\r\n\r\n')

@@ -20,6 +20,7 @@ from simple_websocket.client_handshake import (
     URL,
     ClientHandshake,
     parse_url,
+    time_for_body,
 )
 from simple_websocket.environ import request_from_environ
 from simple_websocket.errors import ConnectionError
@@ -1062,12 +1063,11 @@ class TestClientResponse:
         ('fields', 'sent', 'kept'),
         [
             ('Content-Length: 9', b'no, since', b'no, since'),
-            ('Content-Length: 9', b'no', b'no'),
-            ('Content-Length: 9', b'', b''),
+            ('Content-Length: 0', b'', b''),
             ('Content-Length: 5000', b'x' * 5000, b'x' * 1024),
             ('Transfer-Encoding: chunked', b'3\r\nno,\r\n6\r\n since\r\n0\r\n\r\n', b'no, since'),
             ('Transfer-Encoding: chunked', b'2\r\nno\r\nnonsense\r\n', b'no'),
-            ('Connection: close', b'no, since', b'no, since'),
+            ('Connection: close', b'x' * 5000, b'x' * 1024),
         ],
     )
     def test_a_refusal_has_its_headers_and_the_beginning_of_its_body(self, fields, sent, kept):
@@ -1079,6 +1079,40 @@ class TestClientResponse:
         assert ('X-Why'.lower(), 'y' * 9) in [(n.lower(), v) for n, v in error.headers]
         assert (error.body, type(error.body)) == (kept, bytes)
 
+    @pytest.mark.parametrize('size', [1, 2, 7, 100])
+    @pytest.mark.parametrize(
+        ('fields', 'sent'),
+        [
+            ('Content-Length: 9', b'no, since'),
+            ('Transfer-Encoding: chunked', b'3\r\nno,\r\n6\r\n since\r\n0\r\n\r\n'),
+        ],
+    )
+    def test_the_body_of_a_refusal_may_come_in_any_split(self, size, fields, sent):
+        opening = client()
+        assert not opening.refused
+        data = f'HTTP/1.1 403 No\r\n{fields}\r\n\r\n'.encode() + sent
+        pieces = [data[start : start + size] for start in range(0, len(data), size)]
+        for piece in pieces[:-1]:
+            assert opening.receive(piece) is None
+        assert opening.refused is (size < 100)
+        with pytest.raises(ConnectionError) as caught:
+            opening.receive(pieces[-1])
+        assert (caught.value.status_code, caught.value.body) == (403, b'no, since')
+
+    @pytest.mark.parametrize('fields', ['Content-Length: 9', 'Connection: close'])
+    @pytest.mark.parametrize('sent', [b'', b'no'])
+    def test_a_refusal_is_one_without_the_rest_of_its_body(self, fields, sent):
+        opening = client()
+        head = f'HTTP/1.1 403 No\r\n{fields}\r\n\r\n'.encode()
+        assert opening.receive(head + sent) is None and opening.refused
+        assert (opening.refusal().status_code, opening.refusal().body) == (403, sent)
+        with pytest.raises(ConnectionError) as caught:
+            opening.receive_eof()
+        assert (caught.value.status_code, caught.value.body) == (403, sent)
+
+    def test_a_body_has_a_moment_and_no_more_than_half_of_the_time_to_connect(self):
+        assert [time_for_body(left) for left in (None, 10, 1, 0.5, 0)] == [0.5, 0.5, 0.5, 0.25, 0]
+
     def test_what_is_no_refusal_has_no_headers_and_no_body(self):
         with pytest.raises(ConnectionError) as caught:
             client().receive(b'SSH-2.0-OpenSSH\r\n\r\n')
@@ -1086,7 +1120,7 @@ class TestClientResponse:
 
     def test_a_redirect_says_where_it_leads(self):
         with pytest.raises(ConnectionError, match='ws://b/ .*not followed|ws://b/'):
-            client().receive(b'HTTP/1.1 301 Moved\r\nLocation: ws://b/\r\n\r\n')
+            client().receive(b'HTTP/1.1 301 Moved\r\nContent-Length: 0\r\nLocation: ws://b/\r\n\r\n')
 
     @pytest.mark.parametrize(
         'data',

@@ -35,6 +35,7 @@ from simple_websocket import (
     ConnectionError,
     Server,
     SimpleWebsocketError,
+    client_handshake,
     get_profile,
     websocket_app,
 )
@@ -127,6 +128,34 @@ def test_a_reset_in_the_handshake_is_a_connection_error(world, classes):
     task.join()
 
 
+@pytest.mark.parametrize('rest', [b' since', b'', RESET])
+def test_the_body_of_a_refusal_is_waited_for_a_moment(world, monkeypatch, rest):
+    if not rest:
+        monkeypatch.setattr(client_handshake, 'BODY_TIME', 0.05)
+    listener, port = world.listen()
+    profile, waits = noting(world)
+
+    def serve():
+        sock = world.closing(listener.accept()[0])
+        peer = Peer(sock, client=False)
+        peer.head()
+        world.wait_until(lambda: waits)
+        before = len(waits)
+        peer.send(b'HTTP/1.1 403 No\r\nContent-Length: 9\r\n\r\nno,')
+        world.wait_until(lambda: len(waits) > before)
+        if rest is RESET:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+            sock.close()
+        else:
+            peer.send(rest)
+
+    task = world.spawn(serve)
+    with pytest.raises(ConnectionError, match='^Connection error: 403 No$') as refused:
+        Client.connect(f'ws://127.0.0.1:{port}', profile=profile)
+    assert refused.value.body == b'no,' + (b'' if rest is RESET else rest)
+    task.join()
+
+
 def resolving_to(world, *addresses, **changes):
     """The profile of a world where every name has these addresses."""
     return dataclasses.replace(
@@ -181,6 +210,26 @@ def test_addresses_that_never_answer_share_the_time_there_is(world):
         sock.close()
     assert len(asked) == 2 and 1.4 < asked[0] <= 1.5 < 2.9 < asked[1] <= 3
     assert world.fds() <= baseline
+
+
+def test_of_several_addresses_each_error_is_told(world):
+    silent, port, others = full_listener()
+    listener, closed = world.listen()
+    listener.close()
+
+    def wait(fd, write, timeout):
+        return get_profile(world.name).wait(fd, write, min(timeout, 0.05))
+
+    profile = resolving_to(world, tcp(closed), tcp(port), tcp(closed), wait=wait)
+    with pytest.raises(ConnectionRefusedError) as failed:
+        Client.connect('ws://localhost', profile=profile, open_timeout=3)
+    assert failed.value.errno == errno.ECONNREFUSED
+    assert failed.value.strerror == (
+        f'Connection refused: 127.0.0.1 port {closed}; '
+        f'no answer within open_timeout: 127.0.0.1 port {port}'
+    )
+    for sock in (silent, *others):
+        sock.close()
 
 
 def test_an_interrupt_while_connecting_leaves_no_socket(world):

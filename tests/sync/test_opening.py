@@ -302,6 +302,15 @@ def test_a_wrong_url_is_a_value_error(url):
         Client.connect(url)
 
 
+@pytest.mark.parametrize(
+    ('name', 'error'),
+    [(5, TypeError), ('', ValueError), ('a..b', ValueError), ('a\0', ValueError)],
+)
+def test_a_server_hostname_is_checked_before_anything_is_opened(name, error):
+    with pytest.raises(error, match='server_hostname'):
+        Client.connect('wss://does-not-exist.invalid', server_hostname=name)
+
+
 def test_a_url_without_ws_in_front_is_told_so():
     words = "url must begin with ws:// or wss://, which is missing: 'localhost:8000/x'"
     with pytest.raises(ValueError, match=words):
@@ -322,6 +331,22 @@ def test_a_refusal_has_its_headers_and_the_beginning_of_its_body(world, classes)
     assert ('Retry-After', '9') in [(name.title(), value) for name, value in refused.value.headers]
     assert refused.value.body == b'since'
     task.join()
+
+
+def test_a_client_has_the_headers_of_the_servers_response(world):
+    ours, theirs = world.socketpair()
+    answer = b'\r\nSet-Cookie: node=7\r\n\r\n'
+
+    def serve():
+        peer = Peer(theirs, client=False)
+        peer.send(switching(peer.head()).removesuffix(b'\r\n\r\n') + answer)
+
+    task = world.spawn(serve)
+    ws = Client.connect('ws://localhost', sock=ours)
+    task.join()
+    names = [name.lower() for name, _ in ws.response_headers]
+    assert ws.response_headers[names.index('set-cookie')][1] == 'node=7'
+    ws._link.abandon()
 
 
 def test_an_environ_without_a_socket_names_the_servers_that_have_one():

@@ -288,6 +288,22 @@ def test_a_plain_socket_can_be_used_in_a_hub_by_naming_the_profile(world):
     two.close()
 
 
+@pytest.mark.only('green')
+def test_a_client_on_a_plain_socket_runs_in_the_hub_it_is_made_in(world):
+    one, two = world.original('socket', 'socketpair')()
+    peer = Peer(world.socket.socket(fileno=two.detach()), client=False)
+    task = world.spawn(lambda: peer.send(switching(peer.head())))
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        ws = Client.connect('ws://localhost', sock=one)
+    task.join()
+    with world.ticker() as ticker:
+        assert ws.receive(0.1) is None
+    assert ticker.ticks > 5 and link_of(ws) == LINKS[world.name]
+    ws._link.abandon()
+    peer.close()
+
+
 @pytest.mark.only('threads')
 def test_a_library_that_is_not_installed_is_named(world):
     with pytest.raises(ValueError, match='profile must be one of threads, gevent, eventlet'):
