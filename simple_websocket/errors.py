@@ -68,6 +68,9 @@ class ConnectionError(SimpleWebsocketError):
 class ConnectionClosed(SimpleWebsocketError):
     """The connection is closed, or just was.
 
+    Its ``__cause__``, for a 1006, is the ``OSError`` that TCP or TLS broke with, where
+    there was one.
+
     :param reason: the close code (RFC 6455 section 7.4): the peer's, our own
                    where we closed or failed the connection, 1005 for a Close
                    without a code, 1006 for an end without a Close.

@@ -47,7 +47,6 @@ any green library.
 
 from __future__ import annotations
 
-import os
 import sys
 from collections import deque
 from collections.abc import Callable
@@ -71,6 +70,7 @@ from .codec import (
 from .deflate import DeflateError
 from .errors import ConnectionClosed
 from .inbox import InputBuffer, Message, Parts
+from .keepalive import Keepalive
 
 if TYPE_CHECKING:
     from .deflate import PerMessageDeflate
@@ -116,11 +116,11 @@ class Protocol:
     # A server holds ten thousands of these, most of them idle: what an idle
     # connection does not need is None until it does.
     __slots__ = (
-        '_chunks', '_decoder', '_deflate', '_ending', '_limit', '_listening', '_max_queue',
-        '_next_ping', '_now', '_owed_ping', '_owed_pong', '_parts', '_ping', '_ping_interval',
-        '_ping_timeout', '_pong_due', '_stalled', '_text', 'answering', 'appetite', 'client',
-        'close_code', 'close_reason', 'close_timeout', 'congested', 'deadline', 'dirty',
-        'eof_seen', 'half_close', 'heard', 'latency', 'messages', 'out', 'plain_below', 'state',
+        '_chunks', '_decoder', '_deflate', '_ending', '_keepalive', '_limit', '_listening',
+        '_max_queue', '_now', '_owed_ping', '_owed_pong', '_parts', '_text', 'answering',
+        'appetite', 'cause', 'client', 'close_code', 'close_reason', 'close_timeout', 'congested',
+        'deadline', 'dirty', 'eof_seen', 'half_close', 'heard', 'latency', 'messages', 'out',
+        'plain_below', 'state',
     )  # fmt: skip
 
     def __init__(
@@ -147,7 +147,8 @@ class Protocol:
         self.heard = False  #: a sign of life since the last ping; a link may set it
         self.close_code = NO_STATUS
         self.close_reason: str | None = None
-        self.latency: float | None = None  #: seconds from the last ping to its pong
+        self.cause: BaseException | None = None  #: what TCP broke with; set by the link
+        self.latency: float | None = None  #: seconds from a ping to its pong
         self.close_timeout = close_timeout
 
         self.client = client  #: whether this end is the client
@@ -168,15 +169,13 @@ class Protocol:
         self._text = False
         self._parts: Parts | None = None
 
-        self._ping_interval = ping_interval
-        self._ping_timeout = ping_timeout
-        self._ping: tuple[bytes, float] | None = None  # the last one, unanswered
-        self._next_ping = None if ping_interval is None else now() + ping_interval
-        self._pong_due: float | None = None
-        self._stalled = False  # we were not reading when the pong's clock was started
+        self._keepalive: Keepalive | None = None
         self._owed_ping = False
         self._owed_pong: bytes | None = None
-        self.deadline = self._next_ping
+        self.deadline: float | None = None
+        if ping_interval is not None:
+            self._keepalive = Keepalive(ping_interval, ping_timeout, now())
+            self.deadline = self._keepalive.deadline
 
     # -- in ---------------------------------------------------------------
 
@@ -326,9 +325,10 @@ class Protocol:
             self.out.append(encode(PONG, chunk.payload, self.client))
 
     def _on_pong(self, chunk: Chunk) -> None:
-        if self._ping is not None and chunk.payload == self._ping[0]:
-            self.latency = self._now() - self._ping[1]
-            self._ping = None
+        if self._keepalive is not None:
+            latency = self._keepalive.pong(chunk.payload, self._now())
+            if latency is not None:
+                self.latency = latency
 
     def _on_close(self, chunk: Chunk) -> None:
         payload = chunk.payload
@@ -380,7 +380,7 @@ class Protocol:
         :raises ValueError: for text with lone surrogates.
         """
         if self.state > ENDING:
-            raise ConnectionClosed(self.close_code, self.close_reason)
+            raise self.closed()
         self.answering = False
         deflate = self._deflate
         if deflate is not None:
@@ -420,7 +420,7 @@ class Protocol:
         :raises ConnectionClosed: when the connection is closed already.
         """
         if self.state > ENDING:
-            raise ConnectionClosed(self.close_code, self.close_reason)
+            raise self.closed()
         if self._ending is not None:
             if not self._ending.failed:  # a violation is told by its own code
                 self._ending = self._ending._replace(payload=payload)
@@ -439,10 +439,7 @@ class Protocol:
             if self._owed_pong is not None:
                 self.out.append(encode(PONG, self._owed_pong, self.client))
             if self._owed_ping:
-                now = self._now()
-                self._send_ping(now)
-                self._start_pong_clock(now)
-                self._schedule()
+                self._send_owed_ping()
         self._owed_pong = None
 
     def refuse(self, response: bytes) -> None:
@@ -491,6 +488,13 @@ class Protocol:
         return self.state == ENDING or (self.state == ENDED and self.eof_seen)
 
     # -- the end ----------------------------------------------------------
+
+    def closed(self) -> ConnectionClosed:
+        """Return what to tell whoever wants more of a connection that has ended."""
+        closed = ConnectionClosed(self.close_code, self.close_reason)
+        if self.close_code == ABNORMAL_CLOSURE and self.cause is not None:
+            closed.__cause__ = self.cause
+        return closed
 
     def fail(self, code: int, reason: str) -> None:
         """_Fail the WebSocket Connection_ (section 7.1.7): Close, read no
@@ -559,24 +563,33 @@ class Protocol:
             self._move(DONE)
 
     def _keep_alive(self, now: float) -> None:
-        assert self._ping_interval is not None and self._next_ping is not None
-        if self._pong_due is not None and now >= self._pong_due:
-            if self.heard:
-                self._pong_due = None
-            elif self._stalled:
-                # The silence may be ours: while paused we did not read, and
-                # with TCP's window shut the peer could not write.
-                self._start_pong_clock(now)
-            else:
-                self.fail(INTERNAL_ERROR, 'keepalive ping timeout')
-                return
-        if now >= self._next_ping:
-            self._next_ping = now + self._ping_interval
-            if self.heard or self._pong_due is None:
-                self.heard = False
-                self._start_pong_clock(now)
-            self._send_ping(now)
-        self._schedule()
+        keepalive = self._keepalive
+        assert keepalive is not None
+        if keepalive.gives_up(now, self.heard):
+            self.fail(INTERNAL_ERROR, 'keepalive ping timeout')
+            return
+        if keepalive.wants_ping(now, self.heard, self.paused):
+            self.heard = False
+            # Behind a write that TCP does not take, pings would only pile up.
+            self._owed_ping = self.congested
+            if not self.congested:
+                self.out.append(encode(PING, keepalive.ping(now), self.client))
+        self._schedule(keepalive)
+
+    def _send_owed_ping(self) -> None:
+        self._owed_ping = False
+        keepalive = self._keepalive
+        if keepalive is None:
+            self.ping()
+            return
+        now = self._now()
+        keepalive.start_clock(now, self.paused)
+        self.out.append(encode(PING, keepalive.ping(now), self.client))
+        self._schedule(keepalive)
+
+    def _schedule(self, keepalive: Keepalive) -> None:
+        self.deadline = keepalive.deadline
+        self.dirty = True
 
     def ping(self) -> None:
         """Have the peer send something, for a receiver that nothing else can wake."""
@@ -589,23 +602,7 @@ class Protocol:
 
     def is_missing(self, now: float) -> bool:
         """Whether ``tick`` would give the peer up, which has said nothing for so long."""
-        late = self._pong_due is not None and now >= self._pong_due
-        return late and self.state == OPEN and not (self.heard or self._stalled)
-
-    def _start_pong_clock(self, now: float) -> None:
-        self._stalled = self.paused
-        if self._ping_timeout is not None:
-            self._pong_due = now + self._ping_timeout
-
-    def _send_ping(self, now: float) -> None:
-        # Behind a write that TCP does not take, pings would only pile up.
-        self._owed_ping = self.congested
-        if not self.congested:
-            self._ping = (os.urandom(4), now)
-            self.out.append(encode(PING, self._ping[0], self.client))
-
-    def _schedule(self) -> None:
-        self.deadline = self._next_ping
-        if self._pong_due is not None and self.deadline is not None:
-            self.deadline = min(self.deadline, self._pong_due)
-        self.dirty = True
+        keepalive = self._keepalive
+        return (
+            self.state == OPEN and keepalive is not None and keepalive.gives_up(now, self.heard)
+        )

@@ -54,8 +54,7 @@ UNFINISHED = WHERE / 'unfinished'
 
 MODULES = (
     *('authority', 'client_handshake', 'close_codes', 'deflate', 'environ', 'handshake'),
-    'inbox',
-    'protocol',
+    *('inbox', 'keepalive', 'protocol'),
 )
 TESTS = (
     *('appetite', 'deflate', 'deflate_edges', 'direct', 'handshake', 'handshake_edges'),

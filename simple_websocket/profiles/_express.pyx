@@ -223,6 +223,7 @@ cdef object take_in_step(object link, CompiledDecoder decoder):
         except OSError as error:
             if not is_of_tcp(error):
                 raise
+            link._broke_with(error)
             came = END
         if came is None:
             return None
@@ -457,6 +458,7 @@ cdef object wait_in_recv(object link):
         except OSError as error:
             if not is_of_tcp(error):
                 raise  # a signal handler's
+            link._broke_with(error)
             came = END
         return come_back(link, came)
     except MemoryError:

@@ -293,6 +293,8 @@ class AioLink(Link, asyncio.BufferedProtocol):
         self.wire.lost = True
         if not self.finished:
             # What has arrived can still be taken, a Close among it too.
+            if exc is not None:
+                self._broke_with(exc)
             self.protocol.eof()
             self.protocol.abort()
             self._settle()

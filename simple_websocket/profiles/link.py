@@ -181,6 +181,7 @@ class Link:
     def _lost_by(self, error: BaseException) -> bool:
         """Whether TCP was lost by what a write raised; if so, the connection is."""
         if is_of_tcp(error):
+            self._broke_with(error)
             self._lose()
             return True
         if not isinstance(error, UnicodeEncodeError):
@@ -200,6 +201,7 @@ class Link:
         except OSError as error:
             if not is_of_tcp(error):
                 raise
+            self._broke_with(error)
             data = b''
         if data is None:
             return False
@@ -208,6 +210,11 @@ class Link:
             return True
         protocol.eof()
         return False
+
+    def _broke_with(self, error: BaseException) -> None:
+        """Keep what a system call has told of TCP, as the cause of a 1006."""
+        # Without the frames that it has come through, which hold the connection.
+        self.protocol.cause = error.with_traceback(None)
 
     def _take_in(self, came: Came) -> None:
         """Hand what came to the protocol, for who does not wait for a message."""
@@ -378,7 +385,7 @@ class Link:
         return bool(protocol.messages) or protocol.state > ENDING
 
     def _closed(self) -> ConnectionClosed:
-        return ConnectionClosed(self.protocol.close_code, self.protocol.close_reason)
+        return self.protocol.closed()
 
     @staticmethod
     def _second_receiver() -> SimpleWebsocketError:

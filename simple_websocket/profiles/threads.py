@@ -247,6 +247,7 @@ class ThreadLink(LockedLink):
             except OSError as error:
                 if not is_of_tcp(error):
                     raise
+                self._broke_with(error)
                 arrived.append(END)
             with self._lock:
                 begun = True

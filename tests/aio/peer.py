@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from support.frames import CLOSE, frame, reading
-from support.peer import KEY, switching
+from support.peer import KEY, reset_at_close, switching
 
 from simple_websocket import AioClient, AioServer
 
@@ -78,6 +78,10 @@ class Peer:
 
     async def expect_eof(self) -> None:
         assert await self.reader.read(1000) == b'', 'bytes behind the end'
+
+    def reset(self) -> None:
+        reset_at_close(self.writer.get_extra_info('socket'))
+        self.writer.transport.abort()
 
     async def close(self) -> None:
         self.writer.close()

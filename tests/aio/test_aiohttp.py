@@ -464,9 +464,7 @@ async def test_a_request_whose_client_has_gone():
     async with application(handler) as app:
         peer = await raw(app.port)
         await until(lambda: requests)
-        sock = peer.writer.get_extra_info('socket')
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b'\1\0\0\0\0\0\0\0')
-        peer.writer.transport.abort()
+        peer.reset()
         await until(lambda: requests[0].transport is None)
         go_on.set()
         assert await seen is None

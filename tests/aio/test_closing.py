@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import struct
 
 import pytest
 from aio.peer import HEADERS, accepted, connected, end, fds, tcp_pair, until
@@ -106,10 +105,11 @@ async def test_the_end_without_a_close_is_1006(role):  # A10
 async def test_a_reset_is_1006(role):  # B13
     async with end(role) as (ws, peer):
         await peer.send(b'\x81')
-        sock = peer.writer.get_extra_info('socket')
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))
-        peer.writer.transport.abort()
-        assert await closed_with(ws) == 1006
+        peer.reset()
+        with pytest.raises(ConnectionClosed) as closed:
+            await ws.receive()
+        assert closed.value.reason == 1006
+        assert isinstance(closed.value.__cause__, ConnectionResetError)
 
 
 async def test_close_releases_a_receiver_at_once(role):  # A5

@@ -8,7 +8,6 @@ import errno
 import gc
 import socket
 import ssl
-import struct
 from types import MappingProxyType, SimpleNamespace
 
 import pytest
@@ -25,8 +24,6 @@ from simple_websocket.aiodial import Opening
 from simple_websocket.client_handshake import ClientHandshake, parse_url
 from simple_websocket.profiles.aio import AioLink
 from simple_websocket.takeover import Husk
-
-RESET = struct.pack('ii', 1, 0)  # SO_LINGER: close with an RST
 
 
 class TestServer:
@@ -83,9 +80,7 @@ class TestClient:
     async def test_a_reset_in_the_handshake_is_a_connection_error(self):
         async def serve(peer):
             await peer.head()
-            sock = peer.writer.get_extra_info('socket')
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
-            peer.writer.transport.abort()
+            peer.reset()
 
         async with listening(serve) as port:
             with pytest.raises(ConnectionError, match='the handshake failed') as failed:

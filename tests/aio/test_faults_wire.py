@@ -9,7 +9,6 @@ import gc
 import os
 import resource
 import socket
-import struct
 import tracemalloc
 
 import pytest
@@ -283,14 +282,8 @@ async def test_what_follows_a_close_is_discarded(role):
 # B13
 
 
-def with_rst(writer):
-    sock = writer.get_extra_info('socket')
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))
-    writer.transport.abort()
-
-
-WAYS = {'FIN': lambda writer: writer.close(), 'RST': with_rst}
-WAYS_TO_END = {**WAYS, 'half a close': lambda writer: writer.write_eof()}
+WAYS = {'FIN': lambda peer: peer.writer.close(), 'RST': Peer.reset}
+WAYS_TO_END = {**WAYS, 'half a close': lambda peer: peer.writer.write_eof()}
 
 
 @pytest.mark.parametrize('way', WAYS_TO_END.values(), ids=WAYS_TO_END)
@@ -299,7 +292,7 @@ async def test_the_end_of_tcp_anywhere_is_1006(role, at, way):
     async with end(role) as (ws, peer):
         await peer.send((TEXT, b'whole'), peer.frame(BINARY, bytes(100))[:at])
         assert await ws.receive() == 'whole'
-        way(peer.writer)
+        way(peer)
         assert await ended(ws) == 1006
         assert (ws.close_reason, ws.close_message) == (1006, None)
 
@@ -381,7 +374,7 @@ async def test_a_server_that_is_gone_at_any_byte_of_its_response(hang_up):
 
     async def serve(peer):
         await peer.send(switching(await peer.head())[:at])
-        hang_up(peer.writer)
+        hang_up(peer)
 
     size = len(switching(f'GET\r\nSec-WebSocket-Key: {KEY}'.encode()))
     gc.collect()
@@ -407,7 +400,7 @@ async def test_a_client_that_is_gone_at_any_byte_of_our_response(hang_up):
         reader, writer = await asyncio.open_connection(sock=theirs)
         ws = await AioServer.accept(sock=ours, headers=HEADERS)
         await reader.readexactly(read)
-        hang_up(writer)
+        hang_up(Peer(reader, writer, client=True))
         assert await ended(ws) == 1006
         await ws._link.join(5)
     await until(lambda: fds() <= before)

@@ -52,6 +52,8 @@ async def test_a_response_opens_the_connection_or_is_an_error(row):
             await peer.send((TEXT, b'open'), peer.close_frame(1000))
             await peer.expect(CLOSE)
         else:
+            if row.status is not None:
+                peer.writer.write_eof()  # the end of the body
             await peer.expect_eof()  # a client that fails says nothing and hangs up
 
     # No extension: the table is for a client that asks for none.

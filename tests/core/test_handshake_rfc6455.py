@@ -62,6 +62,8 @@ def opened(row, pieces):
     for piece in pieces(row.raw(client.key)):
         assert response is None, 'something behind the end of the response'
         response = client.receive(piece)
+    if client.refused:
+        client.receive_eof()
     return response
 
 

@@ -23,7 +23,7 @@ PACKAGE = pathlib.Path(simple_websocket.__file__).parent
 #: What a line has in one tuple knows nothing of each other.
 LAYERS = (
     ('aiotime', 'authority', 'errors', 'hosts'),
-    ('codec', 'close_codes', 'deflate', 'handshake', 'inbox'),
+    ('codec', 'close_codes', 'deflate', 'handshake', 'inbox', 'keepalive'),
     ('client_handshake', 'environ', 'protocol'),
     ('options',),
     ('profiles',),

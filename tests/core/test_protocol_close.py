@@ -37,6 +37,20 @@ def raises_closed(end, code, reason=None):
     assert end.hear() == []
 
 
+def test_what_tcp_broke_with_is_told_with_a_1006_alone(client):
+    for said, code in ((b'', 1006), (closing(4000), 4000)):
+        end = End(client)
+        if said:
+            end.say(said)
+        end.protocol.cause = OSError(5, 'the cause')
+        end.protocol.eof()
+        end.protocol.abort()
+        with pytest.raises(ConnectionClosed) as closed:
+            end.protocol.send(TEXT, b'late')
+        assert closed.value.reason == code
+        assert closed.value.__cause__ is (end.protocol.cause if code == 1006 else None)
+
+
 # The peer closes (B10)
 
 

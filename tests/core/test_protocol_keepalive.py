@@ -109,7 +109,7 @@ def test_a_peer_that_falls_silent_is_found_within_interval_and_timeout(
 ):
     end = alive(client, interval, timeout)
     for _ in range(answered):
-        end.at(end.protocol._next_ping - 1000)
+        end.at(end.protocol._keepalive._next - 1000)
         end.say(Frame(PONG, end.hear()[-1][1]))
     last = end.clock.time
     end.at(last - 1000 + timeout - 0.01)
@@ -299,14 +299,44 @@ def test_the_latency_is_the_time_from_ping_to_pong(client):
 
 def test_a_pong_to_another_ping_or_a_second_one_says_nothing_of_latency(client):
     end = alive(client, timeout=30)
-    (first,) = pings(end.at(10))
+    (payload,) = pings(end.at(10))
     end.say(Frame(PONG, b'another'), Frame(PONG))
-    (second,) = pings(end.at(20))
-    end.say(Frame(PONG, first))
     assert end.protocol.latency is None
-    end.at(21).say(Frame(PONG, second))
-    end.at(25).say(Frame(PONG, second))
+    end.at(11).say(Frame(PONG, payload))
+    end.at(15).say(Frame(PONG, payload))
     assert end.protocol.latency == 1
+    (other,) = pings(end.at(20))
+    assert other != payload
+    end.say(Frame(PONG, payload))
+    assert end.protocol.latency == 1
+
+
+def test_a_round_trip_longer_than_the_interval_is_measured(client):
+    end = alive(client, timeout=30)
+    (first,) = pings(end.at(10))
+    (second,) = pings(end.at(20))
+    end.at(22).say(Frame(PONG, first))
+    assert end.protocol.latency == 12
+    end.at(29).say(Frame(PONG, second))
+    assert end.protocol.latency == 9
+
+
+def test_a_pong_answers_the_pings_before_as_well(client):
+    end = alive(client, timeout=30)
+    (first,) = pings(end.at(10))
+    (second,) = pings(end.at(20))
+    end.at(21).say(Frame(PONG, second))
+    end.at(22).say(Frame(PONG, first))
+    assert end.protocol.latency == 1
+
+
+def test_pings_that_nothing_answers_are_not_kept_for_ever(client):
+    end = alive(client, timeout=None)
+    sent = [pings(end.at(10 * number))[0] for number in range(1, 30)]
+    end.say(Frame(PONG, sent[12]))
+    assert end.protocol.latency is None
+    end.say(Frame(PONG, sent[13]))
+    assert end.protocol.latency == 150
 
 
 def test_a_ping_that_waited_for_tcp_is_timed_from_when_it_left(client):

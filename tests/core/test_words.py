@@ -439,6 +439,10 @@ def response(one, *fields, status='101 Switching Protocols', **changes):
     return '\r\n'.join([*lines, *fields, '', '']).encode()
 
 
+#: The end of a refusal whose body need not be waited for.
+NO_BODY = b'Content-Length: 0\r\n\r\n'
+
+
 class TestAnswers:
     @pytest.mark.parametrize(
         ('changes', 'fields', 'words'),
@@ -536,15 +540,16 @@ class TestAnswers:
         ],
     )
     def test_a_refusal_reads_like_the_status_line(self, status, reason, words):
-        data = f'HTTP/1.1 {status} {reason}\r\nLocation: /b\r\n\r\n'.encode('latin-1')
-        assert raised(ConnectionError, client().receive, data) == f'Connection error: {words}'
+        head = f'HTTP/1.1 {status} {reason}\r\nLocation: /b\r\n'.encode('latin-1')
+        error = raised(ConnectionError, client().receive, head + NO_BODY)
+        assert error == f'Connection error: {words}'
 
     def test_a_redirect_to_nowhere_is_one(self):
-        error = raised(ConnectionError, client().receive, b'HTTP/1.1 302 Found\r\n\r\n')
+        error = raised(ConnectionError, client().receive, b'HTTP/1.1 302 Found\r\n' + NO_BODY)
         assert error == 'Connection error: 302 Found'
 
     def test_a_long_reason_is_cut(self):
-        data = b'HTTP/1.1 500 ' + b'a' * 400 + b'\r\n\r\n'
+        data = b'HTTP/1.1 500 ' + b'a' * 400 + b'\r\n' + NO_BODY
         error = raised(ConnectionError, client().receive, data)
         assert error == 'Connection error: 500 ' + 'a' * 300
 

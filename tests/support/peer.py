@@ -8,6 +8,8 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
+import socket
+import struct
 from collections.abc import Iterator
 from typing import Any
 
@@ -98,6 +100,15 @@ class Peer:
 
     def close(self) -> None:
         self.sock.close()
+
+    def reset(self) -> None:
+        reset_at_close(self.sock)
+        self.close()
+
+
+def reset_at_close(sock: Any) -> None:
+    """Have a TCP socket end with an RST; of a Unix socket it changes nothing."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))
 
 
 def full_listener() -> tuple[Any, int, list[Any]]:

@@ -22,7 +22,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .frames import BINARY, CLOSE, PING, PONG, TEXT, frame
-from .peer import switching
+from .peer import reset_at_close, switching
 from .strict import Strict
 
 ROUNDS = int(os.environ.get('SWS_RACES', 200))
@@ -240,9 +240,7 @@ class RacingPeer:
                     self._say(CLOSE, struct.pack('!H', 4999))
                 elif how == 'rst':
                     # A Unix socket has no RST: there it is an end like the other.
-                    self.sock.setsockopt(
-                        socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0)
-                    )
+                    reset_at_close(self.sock)
                     self.killed = True
                 else:
                     self.killed = True

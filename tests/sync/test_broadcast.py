@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import errno
 import importlib
-import socket
-import struct
 import sys
 from contextlib import suppress
 
@@ -249,8 +247,7 @@ def test_who_waits_is_told_when_a_part_can_not_follow(world, classes):
     receiver = world.spawn(ws.receive)
     world.wait_until(lambda: is_receiving(ws))
 
-    peer.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))
-    peer.close()
+    peer.reset()
     ws._link._unsent = b'the rest'  # as put_to_many() leaves it
     with suppress(ConnectionClosed):
         ws._link.go_on()

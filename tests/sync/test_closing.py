@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import select
 import socket
-import struct
 import warnings
 
 import pytest
@@ -263,9 +262,40 @@ def test_the_end_in_the_middle_of_a_frame_is_1006(end):
 
 def test_a_reset_is_1006(end):
     ws, peer = end()
-    peer.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))
-    peer.close()
+    peer.reset()
     assert closed_with(ws) == 1006
+
+
+def is_reset(error):
+    return isinstance(error.__cause__, ConnectionResetError | BrokenPipeError)
+
+
+@pytest.mark.parametrize('waiting', [True, False], ids=['in receive', 'nobody receives'])
+def test_what_tcp_broke_with_is_the_cause(end, world, waiting):
+    ws, peer = end()
+
+    def receive():
+        with pytest.raises(ConnectionClosed) as closed:
+            ws.receive(None if waiting else 5)
+        return closed.value
+
+    task = world.spawn(receive) if waiting else None
+    if task:
+        world.wait_until(lambda: is_receiving(ws))
+    peer.reset()
+    if not waiting:
+        world.settles_to(lambda: ws.connected, False)
+    assert is_reset(task.join() if task else receive())
+    for again in (receive, lambda: pytest.raises(ConnectionClosed, ws.send, 'x').value):
+        assert is_reset(again())
+
+
+def test_an_end_that_is_none_of_tcps_has_no_cause(end, world):
+    ws, peer = end()
+    peer.close()
+    with pytest.raises(ConnectionClosed) as closed:
+        ws.receive(5)
+    assert (closed.value.reason, closed.value.__cause__) == (1006, None)
 
 
 def test_half_a_close_of_tcp_is_1006(end):

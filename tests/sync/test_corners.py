@@ -12,7 +12,6 @@ import gc
 import pickle
 import selectors
 import socket
-import struct
 import sys
 import types
 
@@ -24,6 +23,7 @@ from support.peer import (
     connected,
     environ_for,
     full_listener,
+    reset_at_close,
     switching,
     tcp_pair,
 )
@@ -42,7 +42,7 @@ from simple_websocket import (
 from simple_websocket.hosts import Host, find_socket, take_over
 from simple_websocket.profiles import link
 
-RESET = struct.pack('ii', 1, 0)  # SO_LINGER: close with an RST
+RESET = object()
 
 
 def noting(world):
@@ -118,7 +118,7 @@ def test_a_reset_in_the_handshake_is_a_connection_error(world, classes):
     def serve():
         sock = listener.accept()[0]
         Peer(sock, client=False).head()
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+        reset_at_close(sock)
         sock.close()
 
     task = world.spawn(serve)
@@ -144,8 +144,7 @@ def test_the_body_of_a_refusal_is_waited_for_a_moment(world, monkeypatch, rest):
         peer.send(b'HTTP/1.1 403 No\r\nContent-Length: 9\r\n\r\nno,')
         world.wait_until(lambda: len(waits) > before)
         if rest is RESET:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
-            sock.close()
+            peer.reset()
         else:
             peer.send(rest)
 

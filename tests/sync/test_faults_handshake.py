@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import gc
 import socket
-import struct
 
 import pytest
 from support.frames import TEXT
@@ -14,12 +13,6 @@ from support.peer import KEY, Peer, accepted, environ_for, switching, tcp_pair
 from simple_websocket import Client, ConnectionClosed, ConnectionError, Server
 
 pytestmark = pytest.mark.only('default-codec')
-
-
-def reset(sock):
-    """Close with an RST."""
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))
-    sock.close()
 
 
 @contextlib.contextmanager
@@ -275,7 +268,7 @@ def test_an_origin_is_allowed_or_gets_a_403(world, classes, allowed):
 # C6
 
 
-WAYS = {'EOF': lambda sock: sock.close(), 'RST': reset}
+WAYS = {'EOF': Peer.close, 'RST': Peer.reset}
 
 
 @pytest.mark.parametrize('hang_up', WAYS.values(), ids=WAYS)
@@ -284,7 +277,7 @@ def test_a_server_that_is_gone_at_any_byte_of_its_response(world, classes, hang_
 
     def script(peer):
         peer.send(switching(peer.head())[:at])
-        hang_up(peer.sock)
+        hang_up(peer)
 
     size = len(switching(f'GET\r\nSec-WebSocket-Key: {KEY}'.encode()))
     with leaving_no_descriptor(world), served_by(world, script) as url:
@@ -299,7 +292,7 @@ def test_a_server_that_is_gone_at_any_byte_of_its_response(world, classes, hang_
         try:
             ws = Client.connect(url, **classes)
         except ConnectionError:
-            assert hang_up is reset
+            assert hang_up is Peer.reset
         else:
             with pytest.raises(ConnectionClosed) as closed:
                 ws.receive(5)
@@ -314,7 +307,7 @@ def test_a_server_that_is_gone_at_any_byte_of_the_request(world, classes, hang_u
 
     def script(peer):
         peer._exactly(wanted)
-        hang_up(peer.sock)
+        hang_up(peer)
 
     with leaving_no_descriptor(world), served_by(world, script) as url:
         for count in range(1, 150, 3):
@@ -335,19 +328,18 @@ def test_a_client_that_is_gone_at_any_byte_of_our_response(world, classes, hang_
     with leaving_no_descriptor(world):
         for read in range(-1, size + 1):
             theirs, ours = tcp_pair(world)
+            peer = Peer(theirs, client=True)
             if read < 0:
-                hang_up(theirs)  # before the handler has called accept
+                hang_up(peer)  # before the handler has called accept
             ws = Server.accept(environ_for(ours), **classes)
             if read >= 0:
-                peer = Peer(theirs, client=True)
                 if read:
                     peer._exactly(read)
-                peer = None
-                hang_up(theirs)
+                hang_up(peer)
             with pytest.raises(ConnectionClosed) as closed:
                 ws.receive(5)
             assert (closed.value.reason, ws.connected) == (1006, False)
-            ws = closed = ours = theirs = None
+            ws = closed = ours = theirs = peer = None
             world._sockets.clear()
 
 
@@ -356,7 +348,7 @@ def test_a_client_that_is_gone_before_a_refusal(world, classes, hang_up):
     with leaving_no_descriptor(world):
         for _ in range(20):
             theirs, ours = tcp_pair(world)
-            hang_up(theirs)
+            hang_up(Peer(theirs, client=True))
             with pytest.raises(ConnectionError) as refused:
                 Server.accept({**environ_for(ours), 'REQUEST_METHOD': 'POST'}, **classes)
             assert refused.value.status_code == 405

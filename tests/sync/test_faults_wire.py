@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import struct
 import time
 import tracemalloc
 
@@ -22,7 +21,7 @@ from support.faults import (
     compressing,
 )
 from support.frames import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, Frame, fragments, wire
-from support.peer import accepted
+from support.peer import accepted, reset_at_close
 
 from simple_websocket import ConnectionClosed, codec
 
@@ -441,7 +440,7 @@ def test_the_end_of_tcp_anywhere_is_1006(end, world, at, way, waiting):
     peer.send((TEXT, b'whole'), peer.frame(BINARY, bytes(100))[:at])
     if way == 'RST':
         world.settles_to(lambda: waiting or len(ws.input_buffer), True)
-        peer.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))
+        reset_at_close(peer.sock)
     if way == 'half a close':
         peer.sock.shutdown(socket.SHUT_WR)
     else:

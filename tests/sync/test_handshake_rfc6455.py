@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 from support.frames import CLOSE, TEXT, frame
 from support.handshakes import REQUESTS, RESPONSES
@@ -48,6 +50,8 @@ def test_a_response_opens_the_connection_or_is_an_error(world, row):
             peer.send((TEXT, b'open'), peer.close_frame(1000))
             peer.expect(CLOSE)
         else:
+            if row.status is not None:
+                peer.sock.shutdown(socket.SHUT_WR)  # the end of the body
             peer.expect_eof()  # a client that fails says nothing and hangs up
 
     task = world.spawn(serve)
