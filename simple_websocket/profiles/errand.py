@@ -9,9 +9,10 @@ message that it has fetched goes to the next receiver.
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 from weakref import ref
 
@@ -40,10 +41,17 @@ class _Recalled(BaseException):
 class _Presence:
     """In the memory of a thread: goes when it does."""
 
+    def __init__(self) -> None:
+        self._process = os.getpid()
+
     def __del__(self) -> None:
-        with suppress(Exception):  # what it takes may be gone at exit
-            for tell in _on_end:
-                tell(self)
+        try:
+            # A forked child has the memory of threads that go on in the parent.
+            if os.getpid() == self._process and not sys.is_finalizing():
+                for tell in _on_end:
+                    tell(self)
+        except Exception:
+            pass  # at exit what this takes may be gone, ``suppress`` too
 
 
 #: Called when a thread that ``presence`` was asked in ends, with what it gave.
@@ -51,7 +59,7 @@ _on_end: list[Callable[[Any], None]] = []
 
 
 def tell_of_ends(function: Callable[[Any], None]) -> None:
-    """Call a function when a thread ends, with what ``presence`` gave in it."""
+    """Call a function when a thread ends, in it, with what ``presence`` gave there."""
     _on_end.append(function)
 
 

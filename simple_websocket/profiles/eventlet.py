@@ -207,6 +207,14 @@ class EventletLink(HubLink):
             delay = bounded(max(deadline - self.now(), 0))
             self._timer = self._hub.schedule_call_global(delay, self._on_time)
 
+    def _end_alone(self) -> None:
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            # As ``cancel`` does, which would make a hub for the thread that calls it.
+            timer.called = True
+            timer.tpl = None  # it held us, and its own hub may never be let go of
+        super()._end_alone()
+
     def _release(self) -> None:
         super()._release()
         self._mailbox.drop(id(self))

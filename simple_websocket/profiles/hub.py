@@ -29,7 +29,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, NoReturn
+from typing import Any, NamedTuple
 
 from ..close_codes import ABNORMAL_CLOSURE
 from ..errors import ConnectionClosed, SimpleWebsocketError
@@ -45,6 +45,24 @@ from .wire import Wire
 
 #: No thread has this ident.
 NOBODY = 0
+
+
+# Not plain tuples: the collector gives up on one that it has seen with a suspended
+# greenlet in it, and whatever that greenlet holds in the end is never let go of.
+
+
+class _Sender(NamedTuple):
+    """Who waits until it is sent."""
+
+    mark: int  #: what ``_sent`` has to reach
+    greenlet: Any
+
+
+class _Closer(NamedTuple):
+    """Who waits for the end."""
+
+    greenlet: Any
+    whole: bool  #: for that of TCP, too
 
 
 @express.hub
@@ -82,8 +100,8 @@ class HubLink(BlockingLink):
         self._is_there = presence()
         self._receiver: Any = None
         # None until there was one: most connections are idle.
-        self._senders: list[tuple[int, Any]] | None = None
-        self._closers: list[tuple[Any, bool]] | None = None
+        self._senders: list[_Sender] | None = None
+        self._closers: list[_Closer] | None = None
         self._reading = False
         self._writing = False
         self._armed: float | None = None
@@ -225,18 +243,18 @@ class HubLink(BlockingLink):
         back when it waits again.  Anything may have changed after each switch, so
         look afresh before the next."""
         while self._senders:
-            taken = (one for one in self._senders if self.finished or one[0] <= self._sent)
+            taken = (one for one in self._senders if self.finished or one.mark <= self._sent)
             sender = next(taken, None)
             if sender is None:
                 break
             self._senders.remove(sender)
-            self._resume(sender[1])
+            self._resume(sender.greenlet)
         if self._closers and self.protocol.state >= ENDED:
-            waiting = [one for one in self._closers if self.finished or not one[1]]
+            waiting = [one for one in self._closers if self.finished or not one.whole]
             for one in waiting:
                 if one in self._closers:  # pragma: no branch (coverage is not back yet)
                     self._closers.remove(one)
-                    self._resume(one[0])
+                    self._resume(one.greenlet)
         if self._receiver is not None and self._ready():
             greenlet, self._receiver = self._receiver, None
             self._resume(greenlet)
@@ -407,7 +425,7 @@ class HubLink(BlockingLink):
         if current is None:
             return
         deadline = None if timeout is None else self.now() + timeout
-        entry = (mark, current)
+        entry = _Sender(mark, current)
         self._senders = self._senders or []
         late: TimeoutError | None = None
         try:
@@ -457,7 +475,7 @@ class HubLink(BlockingLink):
         """Wait until the closing handshake is over or, with ``whole``, TCP is."""
         current = self._current()
         deadline = None if timeout is None else self.now() + timeout
-        entry = (current, whole)
+        entry = _Closer(current, whole)
         while current is not None and not self.finished and not self._inside:
             if not whole and self.protocol.state >= ENDED:
                 return
@@ -487,6 +505,7 @@ class HubLink(BlockingLink):
         """
         if self._is_there() is None:
             self._end_alone()
+            raise self._closed()
         errand = Errand(function, give_back)
         if not self._call_home(lambda: self._spawn(errand.run)):
             while not self.finished:  # it is about to be
@@ -496,6 +515,7 @@ class HubLink(BlockingLink):
             if not errand.wait(timeout, self._is_there):
                 if self._is_there() is None:
                     self._end_alone()
+                    raise self._closed()
                 raise Busy(f'the hub had no time for it in {timeout} s')
             return errand.result()
         except BaseException:
@@ -512,23 +532,21 @@ class HubLink(BlockingLink):
             self.abandon()
             raise ConnectionClosed(ABNORMAL_CLOSURE) from TimeoutError(str(busy))
 
-    def disown(self, here: Any) -> None:
-        """Belong to no thread, if ours is the one that ends: another may be given its
-        ident."""
+    def end_with(self, here: Any) -> None:
+        """End, if ours is the thread that does: nobody would ever read here."""
         if self._is_there() is here:
-            self._home = NOBODY
+            self._home = NOBODY  # another thread may be given its ident
+            if not self.finished:
+                self._end_alone()
 
-    def _end_alone(self) -> NoReturn:
-        """The hub's thread has ended: nobody else touches this link any more.
-
-        :raises ConnectionClosed: always.
-        """
+    def _end_alone(self) -> None:
+        """The hub's thread has ended, or is about to: nobody else touches this link any
+        more."""
         self.finished = True
         self.protocol.abort()
-        with suppress(Exception):  # it may have taken the watchers along
+        with suppress(Exception):  # the thread may have taken the watchers along
             self._release()
         self.wire.let_go()
-        raise self._closed()
 
     def _give_back(self, message: Message) -> None:
         self.protocol.input_buffer().appendleft(message)
@@ -546,11 +564,11 @@ class HubLink(BlockingLink):
         super().give_up()
 
 
-def _leave_links_of(here: Any) -> None:
+def _end_links_of(here: Any) -> None:
     for link in live_links():
         if isinstance(link, HubLink):
-            with suppress(AttributeError):  # it may be half made
-                link.disown(here)
+            with suppress(Exception):  # it may be half made, and the others must end, too
+                link.end_with(here)
 
 
-tell_of_ends(_leave_links_of)
+tell_of_ends(_end_links_of)

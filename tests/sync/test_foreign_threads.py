@@ -8,13 +8,14 @@ import os
 import signal
 import subprocess
 import sys
+import weakref
 from _queue import Empty, SimpleQueue
 
 import pytest
 from support.frames import TEXT
-from support.peer import accepted
+from support.peer import accepted, environ_for, is_receiving
 
-from simple_websocket import ConnectionClosed, broadcast
+from simple_websocket import ConnectionClosed, Server, broadcast
 
 
 @pytest.mark.only('green')
@@ -208,6 +209,39 @@ def test_a_hub_whose_thread_has_ended_ends_its_connections(elsewhere, world, cal
 
     assert any(world.real_thread(attempt).join() for _ in range(100))
     assert ws._link.finished and not ws.connected
+
+
+@pytest.mark.only('green')
+@pytest.mark.only('default-codec')
+@pytest.mark.parametrize('waiting', [True, False], ids=['in receive', 'nobody receives'])
+def test_a_thread_takes_the_connections_of_its_hub_along(world, waiting):
+    """Nobody would read there any more: the peer is told, and nothing is left."""
+    made = []
+
+    def live():
+        theirs, ours = world.original('socket', 'socketpair')()
+        ws = Server.accept(environ_for(ours), profile=world.name, ping_interval=25)
+        made[:] = theirs, ws
+        if waiting:
+            receiving = world.spawn(ws.receive)
+            world.wait_until(lambda: is_receiving(ws))
+            world._tasks.remove(receiving)  # which ends with its thread
+
+    world.real_thread(live).join()
+    theirs, ws = made
+    assert ws._link.finished
+    assert (ws.connected, ws.close_reason) == (False, 1006)
+    with pytest.raises(ConnectionClosed):
+        ws.send('x')
+    theirs.settimeout(5)
+    assert theirs.recv(1000).startswith(b'HTTP/1.1 101')
+    assert theirs.recv(1000) == b''
+    theirs.close()
+    link = weakref.ref(ws._link)
+    made.clear()
+    del ws
+    gc.collect()
+    assert waiting or link() is None
 
 
 @pytest.mark.only('green')

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import weakref
 
+import greenlet
 import pytest
 from support.frames import BINARY, TEXT
 from support.peer import accepted, is_receiving
@@ -301,6 +304,32 @@ def test_who_dies_when_it_has_sent_does_not_hold_up_the_next(world, capfd):
     assert peer.read() == (BINARY, LARGE)
     task.join()
     ws._link.abandon()
+
+
+def test_who_was_seen_waiting_by_the_collector_is_let_go_of(world):
+    """It looks into no tuple again that had a suspended greenlet in it."""
+    ws, peer = accepted(world, compression=None)
+    link = ws._link
+
+    def send():
+        with pytest.raises(ConnectionClosed) as closed:
+            ws.send(LARGE)
+        greenlet.getcurrent().ended_by = closed.value  # with the frames of its wait
+
+    task = world.spawn(send)
+    world.wait_until(lambda: link._senders)
+    gc.collect()
+    peer.close()
+    task.join()
+    world._tasks.clear()
+    seen = weakref.ref(link)
+    ws = task = send = link = None
+
+    def let_go():
+        gc.collect()
+        return seen() is None
+
+    world.wait_until(let_go)
 
 
 def test_a_handler_that_dies_behind_a_message_leaves_the_others_their_ears(world, capfd):
