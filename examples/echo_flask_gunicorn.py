@@ -1,6 +1,6 @@
 """Echo with Flask on gunicorn, with threads or with greenlets.
 
-    pip install simple-websocket flask gunicorn gevent
+    pip install simple-websocket flask 'gunicorn[gevent]'
     gunicorn -b 127.0.0.1:8000 --threads 100 echo_flask_gunicorn:app
     gunicorn -b 127.0.0.1:8000 -k gevent echo_flask_gunicorn:app
     python echo_flask_gunicorn.py           the first, with PORT from the environment

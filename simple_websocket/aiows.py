@@ -347,10 +347,14 @@ class AioServer(AioBase):
         finally:
             del rejected  # its traceback leads back to here
 
+    def _where(self) -> str:
+        return repr(self._target.partition('?')[0])[:100]
+
     def _answer(
         self, method: str, target: str, version: str, headers: Any, secure: bool
     ) -> tuple[AioLink, handshake.Rejected | None]:
         """A link with the response to write first, and why if it is a refusal."""
+        self._target = target
         loop = asyncio.get_running_loop()
         try:
             request = handshake.request_from_headers(method, target, version, headers)
@@ -369,7 +373,7 @@ class AioServer(AioBase):
     def _report(self, rejected: handshake.Rejected | None) -> None:
         if rejected is not None:
             self._options.logger.debug('refused: %s', rejected)
-            raise ConnectionError(rejected.status, rejected.reason) from rejected
+            raise ConnectionError(rejected.status, rejected.explanation) from rejected
         self._options.logger.debug('accepted %s', self)
 
 
@@ -384,8 +388,11 @@ def _check_asgi(asgi: Any) -> tuple[Scope, Receive, Send]:
     try:
         scope, receive, send = asgi
     except (TypeError, ValueError):
+        hint = ''
+        if all(hasattr(asgi, name) for name in ('scope', 'receive', 'send')):
+            hint = ': pass the scope, receive and send of it'  # Starlette's
         raise TypeError(
-            f'asgi must be (scope, receive, send), not {_short(asgi)}'
+            f'asgi must be (scope, receive, send), not {_short(asgi)}{hint}'
         ) from None
     return scope, receive, send
 
@@ -528,7 +535,10 @@ class AioClient(AioBase):
             if not isinstance(error, asyncio.TimeoutError) or error.args:
                 raise  # ETIMEDOUT, too: TCP gave up before us
             raise TimeoutError('the connection was not open within open_timeout') from None
-        self._options.logger.debug('connected %s to %s', self, self._target)
+        self._options.logger.debug('connected %s', self)
+
+    def _where(self) -> str:
+        return str(self._target)
 
     def _make_link(self, response: client_handshake.Response) -> AioLink:
         loop = asyncio.get_running_loop()

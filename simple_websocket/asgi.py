@@ -252,7 +252,7 @@ class WebSocketASGI(Conversation):
                 chosen = self._choose(request) or None
         except handshake.Rejected as rejected:
             await self._server_send({'type': 'websocket.close'})  # before the accept: a 403
-            raise ConnectionError(rejected.status, rejected.reason) from rejected
+            raise ConnectionError(rejected.status, rejected.explanation) from rejected
         if chosen is not None and chosen not in request.subprotocols:
             raise ValueError(f'subprotocol {chosen!r} is not one that the client offered')
         try:

@@ -164,15 +164,21 @@ class Connection(express.Holder):
         link = self._link
         if link is None or link.protocol.state > ENDING:
             return  # a close that has begun goes on without us
-        link.abandon()
-        with suppress(Exception):  # warnings may be errors, or gone at exit
-            warnings.warn(f'unclosed {self!r}', ResourceWarning, 2, source=self)
+        try:
+            with suppress(Exception):  # warnings may be errors, or gone at exit
+                warnings.warn(f'unclosed {self!r}', ResourceWarning, 2, source=self)
+        finally:
+            link.abandon()
+
+    def _where(self) -> str:
+        """The path or the URL of an open connection, without what may be a secret."""
+        raise NotImplementedError
 
     def __repr__(self) -> str:
         if self._link is None:
             state = 'not open'
         elif self.connected:
-            state = 'open'
+            state = f'{self._where()} open'
         else:
-            state = f'closed: {self.close_reason}'
+            state = f'{self._where()} closed: {self.close_reason}'
         return f'<simple_websocket.{type(self).__name__} {state}>'

@@ -165,12 +165,19 @@ class Rejected(Exception):
     :param status: the HTTP status to answer.
     :param reason: what is wrong, in words for who sent the request.
     :param headers: header fields that go with the status.
+    :param detail: more of it, for who runs the server.
     """
 
     def __init__(
-        self, status: int, reason: str, headers: Iterable[tuple[str, str]] = ()
+        self,
+        status: int,
+        reason: str,
+        headers: Iterable[tuple[str, str]] = (),
+        detail: str = '',
     ) -> None:
-        super().__init__(f'{status} {reason}')
+        #: What is wrong, with the detail.
+        self.explanation = f'{reason} ({detail})' if detail else reason
+        super().__init__(f'{status} {self.explanation}')
         self.status = status
         self.reason = reason
         self.headers: Headers = list(headers)
@@ -447,12 +454,17 @@ def check_origin(request: UpgradeRequest, origins: object, secure: bool) -> None
             403, 'This WebSocket is for pages of certain origins; none was given.'
         )
     origin = _normalize_origin(request.origin)
+    detail = f'Origin: {request.origin[:100]!r}'
     if 'same' in allowed:
         # A host that is no origin adds None: tested for below.
         scheme = 'https' if secure else 'http'
-        allowed |= {_normalize_origin(f'{scheme}://{request.host or ""}')}
+        same = _normalize_origin(f'{scheme}://{request.host or ""}')
+        allowed |= {same}
+        detail += f"; 'same' is {same!r} here, by the request's scheme and Host"
     if origin is None or origin not in allowed:
-        raise Rejected(403, 'Pages of this origin may not open this WebSocket.')
+        raise Rejected(
+            403, 'Pages of this origin may not open this WebSocket.', detail=detail
+        )
 
 
 def _normalize_origin(origin: str) -> str | None:

@@ -301,7 +301,7 @@ class Server(Base):
         if rejected is not None:
             self._options.logger.debug('refused: %s', rejected)
             try:
-                raise ConnectionError(rejected.status, rejected.reason) from rejected
+                raise ConnectionError(rejected.status, rejected.explanation) from rejected
             finally:
                 del rejected  # its traceback leads back to here
         # A handler that returns without closing leaves the rest to the host
@@ -384,6 +384,9 @@ class Server(Base):
             handshake.accept_response(request, self.subprotocol, extension, headers)
         )
         return protocol, None
+
+    def _where(self) -> str:
+        return repr(self.environ.get('PATH_INFO', ''))[:100]
 
     def _host_did(self, data: bytes | None) -> None:
         """The host is done with the request: so must we be."""
@@ -501,7 +504,7 @@ class Client(Base):
         self.response_headers = response.headers
         protocol = self._options.protocol(True, _now, engine)
         self._open(chosen, wire, protocol, response.leftover)
-        self._options.logger.debug('connected %s to %s in %s', self, target, chosen.name)
+        self._options.logger.debug('connected %s in %s', self, chosen.name)
 
     @classmethod
     def connect(
@@ -540,6 +543,9 @@ class Client(Base):
             **late,
             **options,
         )
+
+    def _where(self) -> str:
+        return str(client_handshake.parse_url(self.url))
 
 
 __all__ = ['Base', 'Client', 'Server']

@@ -44,6 +44,12 @@ class TestServer:
             async with AioServer(request_):
                 pass
 
+    async def test_a_websocket_of_starlettes_is_to_be_taken_apart(self):
+        websocket = SimpleNamespace(scope={'type': 'websocket'}, receive=None, send=None)
+        words = 'pass the scope, receive and send of it$'
+        with pytest.raises(TypeError, match=words):
+            await AioServer.accept(asgi=websocket)
+
     async def test_a_request_may_be_wrapped(self):
         class Wrapper:
             def __init__(self, request):

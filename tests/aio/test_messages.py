@@ -334,7 +334,7 @@ async def test_an_exception_in_the_block_closes_with_1011(role):
 async def test_a_connection_that_nobody_holds_closes_its_socket_and_says_so(role):  # D8
     ws, peer = await (accepted if role == 'server' else connected)()
     link = ws._link
-    with pytest.warns(ResourceWarning, match='unclosed <simple_websocket.Aio.* open>'):
+    with pytest.warns(ResourceWarning, match='unclosed <simple_websocket.Aio.* open>$'):
         del ws
         gc.collect()
     await link.join(5)

@@ -368,8 +368,16 @@ def test_a_page_that_is_kept_out_is_told_why():
         '403 This WebSocket is for pages of certain origins; none was given.'
     )
     other = request_from_headers('GET', '/', '1.1', [*HEADERS, ('Origin', 'http://b:81')])
+    words = 'Pages of this origin may not open this WebSocket.'
     assert raised(Rejected, check_origin, other, ['http://a:81'], False) == (
-        '403 Pages of this origin may not open this WebSocket.'
+        f"403 {words} (Origin: 'http://b:81')"
+    )
+    with pytest.raises(Rejected) as rejected:
+        check_origin(other, 'same', True)
+    assert rejected.value.reason == words  # this alone is for the client
+    assert rejected.value.explanation == (
+        f"{words} (Origin: 'http://b:81'; 'same' is 'https://example.com' here, "
+        "by the request's scheme and Host)"
     )
 
 

@@ -469,6 +469,25 @@ def test_an_address_that_is_silent_leaves_time_for_the_next(world):
     ws._link.abandon()
 
 
+def test_a_connection_shows_where_it_is_and_no_secret(world, classes):
+    ours, theirs = world.socketpair()
+    ws = Server.accept({**environ_for(ours), 'PATH_INFO': '/a\n', 'QUERY_STRING': 's'}, **classes)
+    assert repr(ws) == "<simple_websocket.Server '/a\\n' open>"
+    ws._link.give_up()
+    assert repr(ws) == "<simple_websocket.Server '/a\\n' closed: 1006>"
+    theirs.close()
+    ours, theirs = world.socketpair()
+    peer = Peer(theirs, client=False)
+    task = world.spawn(lambda: peer.send(switching(peer.head())))
+    ws = Client.connect('ws://user:secret@localhost/a?token=secret', sock=ours, **classes)
+    task.join()
+    assert repr(ws) == '<simple_websocket.Client ws://localhost/a open>'
+    with pytest.warns(ResourceWarning, match='^unclosed <simple_websocket.Client .* open>$'):
+        del ws
+        gc.collect()
+    peer.close()
+
+
 def test_the_log_names_the_server_and_no_secret(world, classes, caplog):
     listener, port = world.listen()
 
