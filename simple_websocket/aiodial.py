@@ -7,6 +7,7 @@ whichever of its turns, leaves no descriptor and no error that nobody asks for.
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 import ssl
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from typing import Any
 
 from .aiotime import in_time, retrieve
 from .client_handshake import URL, ClientHandshake, Response, time_for_body
-from .dial import name_the_host, no_answer, unreachable
+from .dial import name_the_host, of_address, unreachable
 from .errors import ConnectionError
 from .profiles.aio import AioLink
 
@@ -58,23 +59,27 @@ class AioDial:
         loop = asyncio.get_running_loop()
         target = self._target
         deadline = None if self._open_timeout is None else loop.time() + self._open_timeout
-        opening = Opening(self._opening, make_link, loop, deadline)
+        opening: Any = Opening(self._opening, make_link, loop, deadline)
         sock = self._sock or await self._connect(loop, deadline)
         tls: dict[str, Any] = {}
+        made: Any = None
         try:
             sock.setblocking(False)
             if target.secure:
                 tls['ssl'] = self._context or ssl.create_default_context()
                 tls['server_hostname'] = self._server_hostname or target.tls_name
-            transport, _ = await loop.create_connection(lambda: opening, sock=sock, **tls)
+            made = await loop.create_connection(lambda: opening, sock=sock, **tls)
         except BaseException:
             opening.give_up(sock)
             raise
         try:
-            return await opening.result
+            link: AioLink = await opening.result
+            return link
         except BaseException:
-            transport.abort()
+            made[0].abort()
             raise
+        finally:
+            opening = made = None  # the result has what is raised, and so leads back to here
 
     async def _connect(
         self, loop: asyncio.AbstractEventLoop, deadline: float | None
@@ -98,9 +103,10 @@ class AioDial:
                 if sock is not None:  # else the system has none of that family
                     sock.close()
                 if isinstance(error, asyncio.TimeoutError) and not error.args:
-                    errors.append(no_answer(address))  # its share is over
+                    errors.append(of_address(address, None))  # its share is over
                 elif isinstance(error, OSError):
-                    errors.append(error.with_traceback(None))
+                    # asyncio's own words are about its call.
+                    errors.append(of_address(address, error.errno or errno.EHOSTUNREACH))
                 else:
                     raise
         raise unreachable(host, errors)
@@ -157,7 +163,7 @@ class Opening(asyncio.Protocol):
                 return
             link = self._make_link(response)
         except Exception as error:
-            self.result.set_exception(error)
+            self.result.set_exception(error.with_traceback(None))
             return
         self._transport.set_protocol(link)
         link.connection_made(self._transport)
@@ -183,4 +189,4 @@ class Opening(asyncio.Protocol):
                 raise ConnectionError(None, f'the handshake failed: {exc}') from exc
             self._opening.receive_eof()
         except ConnectionError as error:
-            self.result.set_exception(error)
+            self.result.set_exception(error.with_traceback(None))

@@ -28,10 +28,12 @@ async def in_time(task: asyncio.Future[_Result], seconds: float | None) -> _Resu
             task.cancel()
             await asyncio.wait({task})
             raise asyncio.TimeoutError
+        return task.result()
     except asyncio.CancelledError:
         task.cancel()
         raise
-    return task.result()
+    finally:
+        del task  # it has what is raised, whose traceback leads back to here
 
 
 def retrieve(done: asyncio.Future[Any]) -> None:

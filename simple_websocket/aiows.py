@@ -439,8 +439,8 @@ class AioClient(AioBase):
     #: As it was given.
     url: str
 
-    #: The headers of the server's response, pairs of a name and a value: its cookies,
-    #: for instance.
+    #: The headers of the server's response, pairs of a name, in lower case, and a
+    #: value: its cookies, for instance.
     response_headers: list[tuple[str, str]]
 
     def __init__(
@@ -535,6 +535,8 @@ class AioClient(AioBase):
             if not isinstance(error, asyncio.TimeoutError) or error.args:
                 raise  # ETIMEDOUT, too: TCP gave up before us
             raise TimeoutError('the connection was not open within open_timeout') from None
+        finally:
+            del dialling, self._dial  # which has what is raised, and so leads back to here
         self._options.logger.debug('connected %s', self)
 
     def _where(self) -> str:

@@ -3,10 +3,10 @@
 An ASGI server speaks RFC 6455 itself and hands out messages, so there is no
 ``Protocol`` here and no socket.  What this file adds is the interface that
 every connection of this package has, and the options that can be honoured from
-here: ``subprotocols``, ``origins``, ``max_message_size`` and timeouts.  Pings,
-compression, the receive queue, handshake and close timeouts are the ASGI
-server's: it has settings of its own for them, and those given here are checked
-and have no effect.
+here: ``subprotocols``, ``origins``, ``max_message_size``, and the timeouts of
+``send`` and ``receive``.  Pings, compression, the receive queue, and the time to open
+and to close are the ASGI server's: it has settings of its own for them, and those
+given here are checked and have no effect.
 
 ``Conversation`` is what all asyncio connections, on whatever they stand, do
 with ``async with`` and ``async for``.
@@ -124,8 +124,8 @@ class WebSocketASGI(Conversation):
     :param origins: see ``Server``.
     :param choose_subprotocol: called in place of the method.
     :param options: as for ``AioServer``.  Of them ``max_message_size`` and
-                    ``logger`` have an effect: pings, compression, queue and
-                    timeouts are the ASGI server's.
+                    ``logger`` have an effect: pings, compression, queue, and the time
+                    to open and to close are the ASGI server's.
     :raises ValueError: for another type of scope, or a wrong option.
     :raises TypeError: for an argument of a wrong type.
     """

@@ -241,7 +241,7 @@ class ClientHandshake:
         try:
             return self._receive(data) if data else None
         except h11.RemoteProtocolError as error:
-            if self._refused is not None:  # what is wrong is the body
+            if self.refused:  # what is wrong is the body
                 raise self.refusal() from error
             raise ConnectionError(
                 None, f'the server does not speak HTTP: {error}'
@@ -254,7 +254,7 @@ class ClientHandshake:
 
         :raises ConnectionError: always.
         """
-        if self._refused is not None:
+        if self.refused:
             raise self.refusal()
         where = 'in the middle of' if self._received else 'before'
         raise ConnectionError(None, f'the server hung up {where} its response')

@@ -31,25 +31,26 @@ def name_the_host(host: str) -> Iterator[None]:
         raise type(error)(error.errno, f'{error.strerror}: {host}') from error
 
 
-def no_answer(address: Any) -> TimeoutError:
-    """Return what to raise for an address that has been silent for its share."""
-    return TimeoutError(
-        errno.ETIMEDOUT, f'no answer within open_timeout: {address[0]} port {address[1]}'
-    )
+def of_address(address: Any, number: int | None) -> OSError:
+    """Return what to raise for an address that does not let us in.
+
+    :param number: the ``errno``; None where it was silent for its share of the time.
+    """
+    reason = 'no answer within open_timeout' if number is None else os.strerror(number)
+    place = f'{address[0]} port {address[1]}'
+    return OSError(errno.ETIMEDOUT if number is None else number, f'{reason}: {place}')
 
 
 def unreachable(host: str, errors: list[OSError]) -> OSError:
     """Return what to raise when no address has let us in.
 
-    :param errors: what came of each address, in order; a single one is itself returned,
-                   of several one of the first's class and ``errno`` tells all.
+    :param errors: what came of each address, in order.
+    :returns: a new one, of the last one's class and ``errno``, that tells of all.
     """
     if not errors:
         return OSError(errno.EHOSTUNREACH, f'{host} has no address')
-    if len(errors) == 1:
-        return errors[0]
     words = '; '.join(dict.fromkeys(error.strerror or str(error) for error in errors))
-    return OSError(errors[0].errno, words)
+    return OSError(errors[-1].errno, words)
 
 
 def check_server_hostname(server_hostname: Any) -> None:
@@ -118,10 +119,8 @@ class Dial:
 
     def _wait(self, fd: int, write: bool) -> None:
         left = self._left()
-        if left is not None and (left <= 0 or not self._profile.wait(fd, write, left)):
+        if (left is not None and left <= 0) or not self._profile.wait(fd, write, left):
             raise TimeoutError('the connection was not open within open_timeout')
-        if left is None:
-            self._profile.wait(fd, write, None)
 
     def wire(
         self,
@@ -180,10 +179,10 @@ class Dial:
             left = None if left is None else max(left / shares, 0)
             ready = self._profile.wait(sock.fileno(), True, left)
             if left is not None and not ready:
-                raise no_answer(address)
+                raise of_address(address, None)
             error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if error:
-            raise OSError(error, f'{os.strerror(error)}: {address[0]} port {address[1]}')
+            raise of_address(address, error)
 
     def _start_tls(
         self, sock: Any, context: ssl.SSLContext | None, server_hostname: str
@@ -214,8 +213,6 @@ class Dial:
         """The opening handshake (RFC 6455 section 4.1)."""
         try:
             return self._shake_hands(wire, opening)
-        except ConnectionError:
-            raise
         except OSError as error:
             if opening.refused:  # and the rest of its body has not come
                 raise opening.refusal() from error

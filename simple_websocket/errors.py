@@ -31,7 +31,8 @@ class ConnectionError(SimpleWebsocketError):
                         server put on the wire; None where there was none (the
                         peer hung up, or did not speak HTTP).
     :param message: what went wrong, in words.
-    :param headers: the headers of the server's refusal, pairs as they came.
+    :param headers: the headers of the server's refusal, pairs of a name, in lower case,
+                    and a value.
     :param body: the beginning of its body, as far as it came within half a second of
                  the headers, 1024 bytes at most.
     """
@@ -39,8 +40,8 @@ class ConnectionError(SimpleWebsocketError):
     #: The HTTP status of the refusal, or None.
     status_code: int | None
 
-    #: For a client: the headers of the server's refusal, pairs of a name and a
-    #: value; else empty.
+    #: For a client: the headers of the server's refusal, pairs of a name, in lower
+    #: case, and a value; else empty.
     headers: list[tuple[str, str]]
 
     #: For a client: what came of the refusal's body within half a second of the

@@ -80,7 +80,7 @@ def reports_error(data: bytes | None) -> bool:
     return data is not None and data[:5] == b'HTTP/' and data[9:10] == b'5'
 
 
-def _host_did(husk: Any, data: bytes | None) -> None:
+def _tell(husk: Any, data: bytes | None) -> None:
     inner = getattr(husk, '_sock', None)
     on_host = inner.on_host if type(inner) is _Inner else _on_host.get(husk)
     if on_host is not None:
@@ -88,7 +88,7 @@ def _host_did(husk: Any, data: bytes | None) -> None:
 
 
 def _swallow(self: Any, data: Any, *_: Any) -> int:
-    _host_did(self, bytes(data[:16]))
+    _tell(self, bytes(data[:16]))
     return len(data)
 
 
@@ -113,11 +113,11 @@ def _nothing(self: Any, *_: Any) -> None:
 
 
 def _shutdown(self: Any, *_: Any) -> None:
-    _host_did(self, None)
+    _tell(self, None)
 
 
 def _close(self: Any) -> None:
-    _host_did(self, None)
+    _tell(self, None)
     if self.fileno() == -1:
         # Our side is over: let the class tidy up what belongs to the object.
         close = getattr(super(type(self), self), 'close', None)
@@ -137,7 +137,7 @@ def _refuse_select(self: Any) -> int:
             selector.close()  # it would be left to the garbage collector
         # The handler has returned, and the environ, which holds the connection,
         # may go before the socket is closed.
-        _host_did(self, None)
+        _tell(self, None)
         raise ConnectionAbortedError('the connection was upgraded')
     return int(super(type(self), self).fileno())
 

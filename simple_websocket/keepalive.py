@@ -2,8 +2,8 @@
 (RFC 6455 sections 5.5.2 and 5.5.3).
 
 Anything that the peer says is a sign of life; a pong tells the latency as well.
-``Protocol`` has one of these where pings are asked for, and is told by it when to
-send one and when to give up.
+``Protocol`` has one of these where pings are wanted, and asks it when to send one and
+when to give up.
 
 This file refuses to know frames, sockets and clocks: ``now`` is passed in.
 """
@@ -48,11 +48,12 @@ class Keepalive:
         late = self._due is not None and now >= self._due
         return late and not (heard or self._stalled)
 
-    def wants_ping(self, now: float, heard: bool, paused: bool) -> bool:
-        """Whether to send a ping now; where ``gives_up`` says that all is well.
+    def advance(self, now: float, heard: bool, paused: bool) -> bool:
+        """Go on to ``now``, where ``gives_up`` says that all is well.
 
         :param heard: as above; forget it then.
         :param paused: whether we are reading nothing at present.
+        :returns: whether to send a ping.
         """
         if self._due is not None and now >= self._due:
             if heard:
@@ -60,15 +61,15 @@ class Keepalive:
             else:
                 # The silence may be ours: while paused we did not read, and
                 # with TCP's window shut the peer could not write.
-                self.start_clock(now, paused)
+                self.expect_life(now, paused)
         if now < self._next:
             return False
         self._next = now + self._interval
         if heard or self._due is None:
-            self.start_clock(now, paused)
+            self.expect_life(now, paused)
         return True
 
-    def start_clock(self, now: float, paused: bool) -> None:
+    def expect_life(self, now: float, paused: bool) -> None:
         """From now on something must arrive in time."""
         self._stalled = paused
         if self._timeout is not None:

@@ -36,10 +36,10 @@ Order is kept: a Close or a violation waits until the application has taken
 every message before it and asks for the next one, or has answered the last; for
 half of ``close_timeout`` at most.
 
-A full queue stops the inflating and assembling, not only the reading,
-so that 64 KiB of compressed frames cannot become gigabytes of messages.  Control
-frames ahead of the first data frame without room are still handled at once.  After our own Close,
-data that waits behind a full queue counts as not read: it is discarded.
+A full queue stops the inflating and assembling, not only the reading, so that
+64 KiB of compressed frames cannot become gigabytes of messages.  Control frames
+ahead of the first data frame without room are still handled at once.  After our own
+Close, data that waits behind a full queue counts as not read: it is discarded.
 
 This file refuses to know sockets, threads, clocks (``now`` is passed in) and
 any green library.
@@ -380,7 +380,7 @@ class Protocol:
         :raises ValueError: for text with lone surrogates.
         """
         if self.state > ENDING:
-            raise self.closed()
+            raise self.closed_error()
         self.answering = False
         deflate = self._deflate
         if deflate is not None:
@@ -420,7 +420,7 @@ class Protocol:
         :raises ConnectionClosed: when the connection is closed already.
         """
         if self.state > ENDING:
-            raise self.closed()
+            raise self.closed_error()
         if self._ending is not None:
             if not self._ending.failed:  # a violation is told by its own code
                 self._ending = self._ending._replace(payload=payload)
@@ -489,7 +489,7 @@ class Protocol:
 
     # -- the end ----------------------------------------------------------
 
-    def closed(self) -> ConnectionClosed:
+    def closed_error(self) -> ConnectionClosed:
         """Return what to tell whoever wants more of a connection that has ended."""
         closed = ConnectionClosed(self.close_code, self.close_reason)
         if self.close_code == ABNORMAL_CLOSURE and self.cause is not None:
@@ -568,7 +568,7 @@ class Protocol:
         if keepalive.gives_up(now, self.heard):
             self.fail(INTERNAL_ERROR, 'keepalive ping timeout')
             return
-        if keepalive.wants_ping(now, self.heard, self.paused):
+        if keepalive.advance(now, self.heard, self.paused):
             self.heard = False
             # Behind a write that TCP does not take, pings would only pile up.
             self._owed_ping = self.congested
@@ -583,7 +583,7 @@ class Protocol:
             self.ping()
             return
         now = self._now()
-        keepalive.start_clock(now, self.paused)
+        keepalive.expect_life(now, self.paused)
         self.out.append(encode(PING, keepalive.ping(now), self.client))
         self._schedule(keepalive)
 

@@ -449,8 +449,8 @@ class Client(Base):
     #: As it was given.
     url: str
 
-    #: The headers of the server's response, pairs of a name and a value: its cookies,
-    #: for instance.
+    #: The headers of the server's response, pairs of a name, in lower case, and a
+    #: value: its cookies, for instance.
     response_headers: list[tuple[str, str]]
 
     def __init__(

@@ -39,9 +39,9 @@ class Profile:
     :param wait: ``wait(fd, write, timeout) -> bool``: wait until a descriptor
                  is ready, in seconds; False when the time ran out.
     :param getaddrinfo: resolves a host name without freezing anybody.
-    :param opened: told the number of each descriptor that is made for a client.
     :param link: makes the link of a connection; None for a reader on
                  ``thread_class``, watching with ``selector_class``.
+    :param opened: told the number of each descriptor that is made for a client.
     """
 
     name: str

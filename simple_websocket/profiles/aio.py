@@ -291,10 +291,10 @@ class AioLink(Link, asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self.wire.lost = True
+        if isinstance(exc, OSError):
+            self._broke_with(exc)
         if not self.finished:
             # What has arrived can still be taken, a Close among it too.
-            if exc is not None:
-                self._broke_with(exc)
             self.protocol.eof()
             self.protocol.abort()
             self._settle()

@@ -173,8 +173,7 @@ class BlockingLink(Link):
         if not self._unsent:
             self._flush()
         if protocol.dirty:
-            self._settle()
-            self._notify()
+            self._settle_and_tell()
         if self.finished:
             raise self._closed()
         return self._unsent_mark() if self._unsent else 0

@@ -163,5 +163,6 @@ class Errand:
 
     def return_what_came(self) -> None:
         """Give back what there is nobody any more to take."""
+        self._error = None
         if self._over and self._result is not None:
             self._give_back(self._result)

@@ -30,7 +30,9 @@ def _listen(
     hub: Any, kind: str, fd: int, callback: Callable[..., None], lost: Any
 ) -> Any:
     try:
-        return hub.add(kind, fd, callback, _ignore, lost)
+        listener = hub.add(kind, fd, callback, _ignore, lost)
+        listener.greenlet = hub.greenlet  # not the one that is running, and all it holds
+        return listener
     except (OSError, ValueError) as error:  # the latter of the hub on asyncio
         hub.listeners[kind].pop(fd, None)
         raise OSError(errno.EBADF, os.strerror(errno.EBADF)) from error
@@ -51,8 +53,7 @@ def _ignore(*_: Any) -> None:
 
 class _Ear(Ear):
     """Its ``lost`` is the hub's ``mark_as_closed``, called by whoever makes the next
-    descriptor of that number, in any greenlet.  (The hub's ``tb``, called in its own
-    turn, would be forgotten once the greenlet that added the listener has ended.)
+    descriptor of that number, in any greenlet.
     """
 
     def start(self) -> None:
@@ -119,10 +120,15 @@ class _Mailbox:
         return True
 
     def _on_call(self, fileno: int) -> None:
-        if self._waker is not None:  # else dropped in this very turn of the hub
-            self._waker.clear()
-        while self._calls:
-            self._calls.popleft()()
+        try:
+            if self._waker is not None:  # else dropped in this very turn of the hub
+                self._waker.clear()
+            while self._calls:
+                self._calls.popleft()()
+        except BaseException as error:  # of a signal handler: out of here, it would deafen us
+            self._hub.schedule_call_global(0, _raise, error)
+            if self._waker is not None:
+                self._waker.wake()  # for the rest
 
     def drop(self, user: int) -> None:
         """One link less; may be called again after an interruption."""
@@ -138,6 +144,10 @@ class _Mailbox:
                 self._waker = None
             while self._calls:
                 self._hub.schedule_call_global(0, self._calls.popleft())
+
+
+def _raise(error: BaseException) -> None:
+    raise error
 
 
 def _switch_to(waiting: list[Any]) -> None:
@@ -212,7 +222,7 @@ class EventletLink(HubLink):
         if timer is not None:
             # As ``cancel`` does, which would make a hub for the thread that calls it.
             timer.called = True
-            timer.tpl = None  # it held us, and its own hub may never be let go of
+            del timer.tpl  # it held us, and its own hub may never be let go of
         super()._end_alone()
 
     def _release(self) -> None:
@@ -228,7 +238,8 @@ class Thread:
         self._green: Any = None
 
     def start(self) -> None:
-        self._green = eventlet.spawn(self._target)
+        target = self.__dict__.pop('_target')  # which may lead back to here
+        self._green = eventlet.spawn(target)
 
     def join(self, timeout: float | None = None) -> None:
         with eventlet.Timeout(bounded(timeout), False):
@@ -287,4 +298,6 @@ def wait_for(fd: int, write: bool, timeout: float | None) -> bool:
         if error is not late:  # the caller's own eventlet.Timeout
             raise
         return False
+    finally:
+        late.__traceback__ = None  # it leads back to here
     return True

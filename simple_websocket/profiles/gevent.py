@@ -133,4 +133,6 @@ def wait_for(fd: int, write: bool, timeout: float | None) -> bool:
         if error is not late:  # the caller's own gevent.Timeout
             raise
         return False
+    finally:
+        late.__traceback__ = None  # it leads back to here
     return True

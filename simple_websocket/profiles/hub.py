@@ -427,28 +427,30 @@ class HubLink(BlockingLink):
         deadline = None if timeout is None else self.now() + timeout
         entry = _Sender(mark, current)
         self._senders = self._senders or []
-        late: TimeoutError | None = None
+        late = False
         try:
             while True:  # see blocking.py
                 if self._sent >= mark or self.finished:
                     break
                 left = None if deadline is None else deadline - self.now()
                 if left is not None and left <= 0:
-                    late = TimeoutError(f'the peer did not take the message in {timeout} s')
-                    raise late
+                    self._guarded(self._poison)
+                    late = True
+                    break
                 if entry not in self._senders:
                     self._senders.append(entry)
                 self._pause(left)
-        except BaseException as error:
+        except BaseException:
             if self._sent < mark:
                 self._guarded(self._poison)
-            if error is late:
-                raise self._closed() from error
             raise
         finally:
             if self._senders and entry in self._senders:
                 self._senders.remove(entry)
         if self._sent < mark:
+            if late:
+                error = TimeoutError(f'the peer did not take the message in {timeout} s')
+                raise self._closed() from error
             raise self._closed()
 
     def close(self, payload: bytes, code: int, reason: str | None, wait: bool = True) -> None:

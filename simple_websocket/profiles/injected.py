@@ -33,6 +33,19 @@ from .waker import Waker
 from .wire import Wire
 
 
+class _Reader:
+    """What a thread of an injected class runs: it may keep that for good, and the link
+    keeps the thread."""
+
+    def __init__(self, link: InjectedLink) -> None:
+        self._link: InjectedLink | None = link
+
+    def __call__(self) -> None:
+        link, self._link = self._link, None
+        if link is not None:
+            link.read()
+
+
 @express.injected
 class InjectedLink(LockedLink):
     """A link with a reader of its own.
@@ -85,7 +98,7 @@ class InjectedLink(LockedLink):
         self._taken = 0  # messages since the receiver last waited
         self._parked = False  # a receiver will look at what is handed over
         self._green = True  # until the reader finds itself in a thread of its own
-        self.thread = thread_class(target=self._run)
+        self.thread = thread_class(target=_Reader(self))
         if hasattr(self.thread, 'daemon'):  # no program waits for a peer to end
             with suppress(AttributeError):
                 self.thread.daemon = True
@@ -103,7 +116,8 @@ class InjectedLink(LockedLink):
                 self._leave_wait(self._reader_waits)
             raise
 
-    def _run(self) -> None:
+    def read(self) -> None:
+        """The reader, in its thread, until the end."""
         self._green = self._get_ident() == self._home
         self._begun = True  # before it looks whether the link is finished
         try:

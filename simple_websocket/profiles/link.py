@@ -96,11 +96,11 @@ class Link:
         #: ``_unsent_mark`` said is all that it tells.
         self._sent = 0
         self._half_closed = False
-        self._home: int | None = None  #: the thread that made it, where that is not like others
+        self._home: int | None = None  #: the only thread that may touch it; None for any
         self._inside = False  #: somebody is in a step that must not be interrupted
         self._handed: Message | None = None  #: for who waits in ``receive``, past the queue
         self._handing = False  #: a message is on its way out of ``receive``
-        self._deferred: list[Callable[[], Any]] | None = None  #: put off until it is over
+        self._deferred: list[Callable[[], Any]] | None = None  #: until nobody is inside
         _live.add(self)
 
     # -- what a backend adds ---------------------------------------------
@@ -214,6 +214,7 @@ class Link:
     def _broke_with(self, error: BaseException) -> None:
         """Keep what a system call has told of TCP, as the cause of a 1006."""
         # Without the frames that it has come through, which hold the connection.
+        error.__context__ = None
         self.protocol.cause = error.with_traceback(None)
 
     def _take_in(self, came: Came) -> None:
@@ -385,7 +386,7 @@ class Link:
         return bool(protocol.messages) or protocol.state > ENDING
 
     def _closed(self) -> ConnectionClosed:
-        return self.protocol.closed()
+        return self.protocol.closed_error()
 
     @staticmethod
     def _second_receiver() -> SimpleWebsocketError:

@@ -149,23 +149,25 @@ class LockedLink(BlockingLink):
 
     def wait_until_sent(self, mark: int, timeout: float | None) -> None:
         deadline = None if timeout is None else self.now() + timeout
-        late: TimeoutError | None = None
+        late = False
         try:
             while True:  # see blocking.py
                 if self._sent >= mark or self._lost or self.finished:
                     break
                 left = None if deadline is None else deadline - self.now()
                 if left is not None and left <= 0:
-                    late = TimeoutError(f'the peer did not take the message in {timeout} s')
-                    raise late
+                    self._guarded(self._poison)
+                    late = True
+                    break
                 self._help_out(mark, left)
-        except BaseException as error:
+        except BaseException:
             if self._sent < mark:
                 self._guarded(self._poison)
-            if error is late:
-                raise self._closed() from error
             raise
         if self._sent < mark:
+            if late:
+                error = TimeoutError(f'the peer did not take the message in {timeout} s')
+                raise self._closed() from error
             raise self._failed()
 
     def close(self, payload: bytes, code: int, reason: str | None, wait: bool = True) -> None:

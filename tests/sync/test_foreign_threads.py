@@ -13,7 +13,7 @@ from _queue import Empty, SimpleQueue
 
 import pytest
 from support.frames import TEXT
-from support.peer import accepted, environ_for, is_receiving
+from support.peer import accepted, environ_for
 
 from simple_websocket import ConnectionClosed, Server, broadcast
 
@@ -213,8 +213,7 @@ def test_a_hub_whose_thread_has_ended_ends_its_connections(elsewhere, world, cal
 
 @pytest.mark.only('green')
 @pytest.mark.only('default-codec')
-@pytest.mark.parametrize('waiting', [True, False], ids=['in receive', 'nobody receives'])
-def test_a_thread_takes_the_connections_of_its_hub_along(world, waiting):
+def test_a_thread_takes_the_connections_of_its_hub_along(world):
     """Nobody would read there any more: the peer is told, and nothing is left."""
     made = []
 
@@ -222,10 +221,6 @@ def test_a_thread_takes_the_connections_of_its_hub_along(world, waiting):
         theirs, ours = world.original('socket', 'socketpair')()
         ws = Server.accept(environ_for(ours), profile=world.name, ping_interval=25)
         made[:] = theirs, ws
-        if waiting:
-            receiving = world.spawn(ws.receive)
-            world.wait_until(lambda: is_receiving(ws))
-            world._tasks.remove(receiving)  # which ends with its thread
 
     world.real_thread(live).join()
     theirs, ws = made
@@ -241,7 +236,47 @@ def test_a_thread_takes_the_connections_of_its_hub_along(world, waiting):
     made.clear()
     del ws
     gc.collect()
-    assert waiting or link() is None
+    assert link() is None
+
+
+@pytest.mark.only('green')
+@pytest.mark.only('default-codec')
+def test_a_call_that_raises_in_the_hub_leaves_it_its_ears(elsewhere, world, capfd):
+    """An exception of a signal handler, for one."""
+    ws, peer = elsewhere.ws, elsewhere.peer
+
+    def fail():
+        raise Alarm
+
+    ws._link._call_home(fail)
+    ws._link._call_home(lambda: None)
+    ws.send('heard')
+    peer.expect(TEXT, b'heard')
+    ws._link.give_up()
+    elsewhere.end()
+
+
+@pytest.mark.only('green')
+@pytest.mark.only('default-codec')
+def test_calls_that_are_given_up_keep_no_descriptor(elsewhere, world):
+    ws = elsewhere.ws
+
+    def give_up():
+        for _ in range(20):
+            with contextlib.suppress(Alarm), world.Timeout(0.001, Alarm()):
+                ws.receive()
+
+    world.spawn(give_up).join()  # there is a hub here now
+    gc.collect()
+    gc.disable()
+    try:
+        before = world.fds()
+        world.spawn(give_up).join()
+        world.settles_to(lambda: world.fds() < before + 5, True)  # of 20
+    finally:
+        gc.enable()
+    ws._link.give_up()
+    elsewhere.end()
 
 
 @pytest.mark.only('green')

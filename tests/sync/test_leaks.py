@@ -7,13 +7,14 @@ import contextlib
 import gc
 import sys
 import warnings
+import weakref
 
 import pytest
 from support.frames import TEXT
-from support.peer import Peer, environ_for, switching
+from support.peer import Peer, accepted, environ_for, switching
 
 import simple_websocket
-from simple_websocket import Client, ConnectionClosed, Server
+from simple_websocket import Client, ConnectionClosed, Server, get_profile
 from simple_websocket.profiles import link
 from simple_websocket.profiles.watchman import Watchman
 from simple_websocket.protocol import Protocol
@@ -162,6 +163,120 @@ def crowds(world, opener, total):
     for _ in range(total // CROWD):
         crowd(world, opener, CROWD)
     world.comes_down_to(lambda: held(world), before)
+
+
+@pytest.fixture
+def without_the_collector():
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+class Token:
+    """What somebody has who calls us, and is to go when the call is over."""
+
+
+def is_let_go(world, call):
+    """Assert that what `call` made in its frame, and returns, goes with it."""
+    made = weakref.ref(call())
+    world.wait_until(lambda: made() is None)
+
+
+def test_a_wait_that_is_over_keeps_nobody(world, without_the_collector):
+    one, _ = world.socketpair()
+    wait = get_profile(world.name).wait
+
+    def call():
+        token = Token()
+        assert wait(one.fileno(), False, 0.001) is False
+        return token
+
+    is_let_go(world, call)
+
+
+def test_a_connect_that_fails_keeps_nobody(world, without_the_collector):
+    listener, port = world.listen()
+    listener.close()
+
+    def call():
+        token = Token()
+        with contextlib.suppress(OSError):
+            Client.connect(f'ws://127.0.0.1:{port}')
+        return token
+
+    is_let_go(world, call)
+
+
+def test_a_send_that_is_late_keeps_no_connection(world, classes, without_the_collector):
+    def call():
+        ws, peer = accepted(world, compression=None, **classes)
+        with contextlib.suppress(ConnectionClosed):
+            ws.send(bytes(16_000_000), timeout=0.05)
+        peer.close()
+        world._sockets.clear()
+        ws.environ.clear()  # as its host does when the request is over
+        return ws._link
+
+    is_let_go(world, call)
+
+
+def test_what_tcp_broke_with_keeps_no_connection(world, classes, without_the_collector):
+    """Though it broke where an exception of the application was handled."""
+
+    def call():
+        ws, peer = accepted(world, **classes)
+        peer.reset()
+        try:
+            raise ValueError
+        except ValueError:
+            with contextlib.suppress(ConnectionClosed):
+                while True:
+                    ws.send('x')
+        world._sockets.clear()
+        ws.environ.clear()  # as its host does when the request is over
+        return ws._link
+
+    is_let_go(world, call)
+
+
+def test_a_connection_that_was_closed_needs_no_collector(world, classes, without_the_collector):
+    def call():
+        ws, peer = accepted(world, **classes)
+        peer.send(peer.close_frame(1000))
+        with contextlib.suppress(ConnectionClosed):
+            ws.receive(5)
+        peer.close()
+        world._sockets.clear()
+        ws.environ.clear()  # as its host does when the request is over
+        return ws._link
+
+    is_let_go(world, call)
+
+
+@pytest.mark.only('green')
+def test_who_made_the_first_connection_is_let_go_while_there_are_others(world):
+    gone = []
+
+    def make():
+        token = Token()
+        gone.append(weakref.ref(token))
+        ws, peer = accepted(world)
+        sys.modules['greenlet'].getcurrent().token = token
+        return ws, peer
+
+    first = world.spawn(make).join()
+    second = accepted(world)
+    first[0]._link.give_up()
+    world._tasks.clear()
+    del first
+
+    def let_go():
+        gc.collect()
+        return gone[0]() is None
+
+    world.wait_until(let_go)
+    second[0]._link.give_up()
 
 
 def test_five_thousand_connections_leave_nothing_behind(world):  # D6
