@@ -157,6 +157,12 @@ class Connection(express.Holder):
         seconds: float | None = self._open_link.protocol.latency
         return seconds
 
+    @property
+    def pong_received(self) -> bool:
+        """Whether the peer is heard, for programs that ask 1.x.  With keepalive a
+        connection whose peer is not ends by itself: this is ``connected``."""
+        return self.connected
+
     def __reduce__(self) -> NoReturn:
         raise TypeError(f'{self!r} can neither be pickled nor copied')
 

@@ -135,11 +135,26 @@ def _refuse_select(self: Any) -> int:
         selector = register.f_locals.get('self') if register is not None else None
         if selector is not None:
             selector.close()  # it would be left to the garbage collector
+        error = sys.exc_info()[1]
+        if error is not None and not _is_of_werkzeug(error):
+            # It would be lost.  Werkzeug answers it, and so tells us.  (The selector
+            # replaces some exceptions by its own.)
+            raise RuntimeError(f'the application has raised {error!r}') from error
         # The handler has returned, and the environ, which holds the connection,
         # may go before the socket is closed.
         _tell(self, None)
         raise ConnectionAbortedError('the connection was upgraded')
-    return int(super(type(self), self).fileno())
+    fileno = getattr(super(type(self), self), 'fileno', None) or self.fd.fileno  # eventlet's
+    return int(fileno())
+
+
+def _is_of_werkzeug(error: BaseException) -> bool:
+    """Whether it is the server that has raised, and not the application."""
+    traceback = error.__traceback__
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    where = traceback and traceback.tb_frame.f_globals.get('__name__')
+    return where == 'werkzeug.serving'
 
 
 _HUSK = {
@@ -201,7 +216,7 @@ def make_husk(sock: Any, on_host: OnHost, refuse_select: bool = False) -> None:
         sock.__class__ = _husk_class(kind, refuse_select)
         if kind.__dictoffset__:
             # eventlet copies methods into the object, where they hide the class's.
-            for name in _HUSK:
+            for name in (*_HUSK, 'fileno') if refuse_select else _HUSK:
                 sock.__dict__.pop(name, None)
         inner = getattr(sock, '_sock', None)
         if inner is not None and inner is not sock:  # eventlet's is itself
@@ -222,7 +237,9 @@ class _EndsRequest:
     def __init__(self, on_host: OnHost) -> None:
         self._on_host = on_host
 
-    def __instancecheck__(self, instance: object) -> bool:
+    def __instancecheck__(self, instance: Any) -> bool:
+        for _ in instance or ():
+            pass  # a generator may be what talks on the connection
         response = sys._getframe(1).f_locals.get('resp')
         _tell_error(self._on_host, getattr(response, 'status', None))
         self._on_host(None)  # the environ may go before the socket is closed
@@ -287,10 +304,28 @@ def _pywsgi_socket(environ: Environ) -> Any:
 
 def _pywsgi_quiet(environ: Environ, on_host: OnHost) -> None:
     wsgi_input = environ['wsgi.input']
+    if not hasattr(wsgi_input, 'rfile') and _has_body(environ):
+        wsgi_input = _pywsgi_wrapper()
     if hasattr(wsgi_input, 'rfile'):
         # The rest of a refused request's body is not there to be discarded.
         wsgi_input.content_length = 0
         wsgi_input.chunked_input = False
+
+
+def _has_body(environ: Environ) -> bool:
+    return 'HTTP_TRANSFER_ENCODING' in environ or environ.get('CONTENT_LENGTH') not in (None, '')
+
+
+def _pywsgi_wrapper() -> Any:
+    """The wrapper around the input of a request that asks for an upgrade, which only
+    pywsgi's handler has."""
+    frame: Any = sys._getframe()
+    while frame is not None:
+        wrapper = getattr(frame.f_locals.get('self'), 'wsgi_input', None)
+        if wrapper is not None:
+            return wrapper
+        frame = frame.f_back
+    return None
 
 
 _hosts: list[Host] = [

@@ -13,6 +13,7 @@ threads other than the one whose hub serves the connection.
 from __future__ import annotations
 
 import ssl
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -184,6 +185,8 @@ class Base(Connection):
     def _close(self, reason: int | None, message: str | None, wait: bool) -> None:
         code = NORMAL_CLOSURE if reason is None else reason
         payload = close_payload(code, message)
+        # At the end of the program what a wait takes is gone.
+        wait = wait and not sys.is_finalizing()
         self._open_link.close(payload, int(code), message or None, wait)
 
     def __enter__(self: _Base) -> _Base:

@@ -128,16 +128,17 @@ class Watchman:
             watchman = cls._current
             if watchman is None:
                 watchman = cls()
-                thread = original('threading', 'Thread')(
-                    target=watchman._run, name='simple_websocket watchman', daemon=True
-                )
+                # Not one of ``threading``'s, which others count to find their own leaks.
+                start = original('_thread', 'start_new_thread')
+                started: list[int] = []
                 try:
-                    thread.start()
+                    # In one step of C: a signal handler may raise right after the start.
+                    started.extend(map(start, (watchman._run,), ((),)))
                 except RuntimeError:  # there are no more threads to be had
                     watchman._close()
                     raise
                 finally:
-                    if thread.is_alive():  # perhaps with Ctrl-C right after the start
+                    if started:
                         cls._current = watchman
             link._watchman = watchman  # first: its round may come at once
             watchman._links[link.wire.fd] = link

@@ -404,23 +404,36 @@ async def test_a_server_hostname_is_checked_before_anything_is_opened(name, erro
         AioClient('wss://does-not-exist.invalid', server_hostname=name)
 
 
-async def test_of_several_addresses_each_error_is_told(monkeypatch):
+class Resolver:
+    """The running loop, where each name has these addresses."""
+
+    def __init__(self, *ports):
+        self._loop = asyncio.get_running_loop()
+        self._ports = ports
+
+    async def getaddrinfo(self, *_, **__):
+        return [
+            (socket.AF_INET, socket.SOCK_STREAM, 0, '', ('127.0.0.1', port))
+            for port in self._ports
+        ]
+
+    def __getattr__(self, name):
+        return getattr(self._loop, name)
+
+
+async def test_of_several_addresses_each_error_is_told():
     silent, port, others = full_listener()
     with socket.create_server(('127.0.0.1', 0)) as listener:
         closed = listener.getsockname()[1]
 
-    async def resolve(*_, **__):
-        return [
-            (socket.AF_INET, socket.SOCK_STREAM, 0, '', ('127.0.0.1', number))
-            for number in (closed, port, closed)
-        ]
-
-    monkeypatch.setattr(asyncio.get_running_loop(), 'getaddrinfo', resolve)
+    loop = Resolver(closed, port, closed)
+    dial = AioClient('ws://localhost', open_timeout=0.3)._dial
     with pytest.raises(ConnectionRefusedError) as failed:
-        await AioClient.connect('ws://localhost', open_timeout=0.3)
+        await dial._connect(loop, loop.time() + 0.3)
     assert failed.value.errno == errno.ECONNREFUSED
-    assert failed.value.strerror.endswith(
-        f'; no answer within open_timeout: 127.0.0.1 port {port}'
+    assert failed.value.strerror == (
+        f'Connection refused: 127.0.0.1 port {closed}; '
+        f'no answer within open_timeout: 127.0.0.1 port {port}'
     )
     for sock in (silent, *others):
         sock.close()

@@ -127,11 +127,11 @@ def test_without_epoll_the_one_thread_ends_behind_the_last_connection():
     out = run_without_epoll(
         '''
         fds = len(os.listdir('/dev/fd'))
-        threads = threading.active_count()
+        threads = len(os.listdir('/proc/self/task'))
         for _ in range(2):
             ws = Client.connect(start(lambda peer: peer.expect_eof()))
             ws._link.give_up()
-            wait_until(lambda: threading.active_count() == threads)
+            wait_until(lambda: len(os.listdir('/proc/self/task')) == threads)
         wait_until(lambda: len(os.listdir('/dev/fd')) <= fds + 2)  # the listeners
         print('quiet')
         '''

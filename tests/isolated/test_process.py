@@ -70,6 +70,31 @@ def test_an_open_connection_does_not_keep_the_process_from_exiting(waiting):  # 
     )
 
 
+@pytest.mark.parametrize('library', ['', 'gevent', 'eventlet'])
+def test_who_closes_when_the_program_is_at_its_end_does_not_wait(library):
+    patch = {
+        '': '',
+        'gevent': 'from gevent import monkey; monkey.patch_all()',
+        'eventlet': 'import eventlet; eventlet.monkey_patch()',
+    }
+    run(
+        f'''
+        import warnings; warnings.simplefilter('ignore')
+        {patch[library]}
+        from simple_websocket import Client
+
+        class Owner:
+            def __init__(self):
+                self.ws = Client.connect(start(lambda peer: peer.expect_close(4000)))
+
+            def __del__(self):
+                self.ws.close(4000)
+
+        owner = Owner()
+        '''
+    )
+
+
 @pytest.mark.parametrize('library', ['gevent', 'eventlet'])
 def test_patching_after_the_import_is_noticed(library):
     patch = {

@@ -64,6 +64,28 @@ def bug(environ, start_response):
     raise ValueError(BUG)
 
 
+def late(environ, start_response):
+    """Leaves the conversation to what it returns."""
+    ws = Server.accept(environ)
+
+    def rest():
+        converse(ws)
+        yield b''
+
+    return rest()
+
+
+def late_bug(environ, start_response):
+    ws = Server.accept(environ)
+
+    def rest():
+        converse(ws)
+        raise ValueError(BUG)
+        yield
+
+    return rest()
+
+
 def ok(environ, start_response):
     """A handler that answers as if nothing had happened."""
     converse(Server.accept(environ))
@@ -179,6 +201,8 @@ ROUTES = {
     '/raw': raw,
     '/stop': stop,
     '/bug': bug,
+    '/late': late,
+    '/late-bug': late_bug,
     '/ok': ok,
     '/with': manager,
     '/decorator': websocket_app(converse),

@@ -18,9 +18,9 @@ from support.frames import BINARY, CLOSE, TEXT, frame
 pytestmark = pytest.mark.timeout(30)
 
 #: What ends without an error.
-CLEAN = ('flask', 'raw', 'ok', 'with', 'decorator', 'flask-sock')
+CLEAN = ('flask', 'raw', 'late', 'ok', 'with', 'decorator', 'flask-sock')
 #: What raises `ValueError`.
-BUGS = ('bug', 'flask-bug', 'flask-sock-bug')
+BUGS = ('bug', 'late-bug', 'flask-bug', 'flask-sock-bug')
 TRACEBACK = 'Traceback (most recent call last)'
 
 
@@ -77,7 +77,9 @@ def test_a_bug_is_closed_as_1011_and_logged_once(server, ending, stage):
     wait_until(lambda: 'ValueError: a bug in the handler' in server.new_log(), 'the traceback')
     server.pid()
     log = server.new_log()
-    assert log.count(TRACEBACK) == 1, log
+    # Werkzeug loses what an iterable raises; we give it one that has it as its cause.
+    chained = ending == 'late-bug' and server.host.mode == 'werkzeug'
+    assert log.count(TRACEBACK) == 1 + chained, log
     assert not re.search('EBADF|Bad file|socket error|Bad request|OSError', log, re.I), log
 
 
@@ -160,6 +162,7 @@ REFUSED = {
     'another version': (426, 'GET', {'Sec-WebSocket-Version': '12'}),
     'a short key': (400, 'GET', {'Sec-WebSocket-Key': 'c2hvcnQ='}),
     'no key': (400, 'GET', {'Sec-WebSocket-Key': None}),
+    'an upgrade with a body': (400, 'GET', {'Content-Length': '5'}),
     'a body of no chunks': (400, 'GET', {'Transfer-Encoding': 'chunked'}),
     'a foreign origin': (403, 'GET', {'Origin': 'https://good.example.evil.example'}),
 }
@@ -187,8 +190,6 @@ def test_no_upgrade_is_answered_once(server, what, path):
     server.wait_for_log(f'app: refused {status}')
     server.pid()
     log = server.new_log()
-    if what == 'a body of no chunks' and 'gevent' in server.host.name:
-        return  # pywsgi looks for the rest of it, and logs that
     assert TRACEBACK not in log and 'Error' not in log, log
 
 

@@ -39,8 +39,9 @@ from simple_websocket import (
     get_profile,
     websocket_app,
 )
-from simple_websocket.hosts import Host, find_socket, take_over
+from simple_websocket.hosts import Host, find_socket, make_husk, take_over
 from simple_websocket.profiles import link
+from simple_websocket.profiles.wire import Wire
 
 RESET = object()
 
@@ -242,6 +243,17 @@ def test_an_interrupt_while_connecting_leaves_no_socket(world):
     with pytest.raises(KeyboardInterrupt):
         Client.connect('ws://localhost', profile=profile)
     assert world.fds() <= baseline
+
+
+def test_werkzeug_is_kept_from_selecting_on_a_socket_of_any_world(world):
+    theirs, ours = world.socketpair()
+    wire = Wire(ours)
+    make_husk(ours, lambda data: None, refuse_select=True)
+    assert ours.fileno() == wire.fd
+    selector = selectors.DefaultSelector()
+    with pytest.raises(ConnectionAbortedError):
+        selector.register(ours, selectors.EVENT_READ)
+    wire.close()
 
 
 @pytest.mark.parametrize('handler', [5, 'f'])

@@ -255,6 +255,22 @@ def test_a_structure_and_a_view_without_dimensions_are_binary(end):
     peer.expect(BINARY, b'a')
 
 
+def test_no_thread_of_ours_is_among_those_that_a_program_counts(world):
+    theirs, ours = world.socketpair()
+    before = threading.enumerate()
+    ws = Server.accept(environ_for(ours))
+    assert threading.enumerate() == before
+    ws._link.give_up()
+    assert threading.enumerate() == before
+
+
+def test_a_program_may_ask_whether_the_pong_has_come(end):
+    ws, peer = end()
+    assert ws.pong_received is True
+    ws._link.give_up()
+    assert ws.pong_received is False
+
+
 def test_the_event_is_set_when_the_peer_closes_while_a_message_is_answered(end, world):
     ws, peer = end()
     if ws.event.__class__.__module__ != 'simple_websocket.connection':
