@@ -12,7 +12,8 @@ calls it from one place at a time and follows these rules:
 * a receiver takes with ``take()`` and calls ``ask()`` when there was nothing;
   while it waits, what comes may be spared the queue: see ``direct()``;
 * when ``dirty`` is set, look again at ``state``, ``paused``, ``half_close``
-  and ``deadline``, and call ``tick()`` when that deadline has come;
+  and ``deadline``, and call ``tick()`` when that deadline has come; if it is
+  ``paused`` then, look first whether TCP is there still: nothing else tells;
 * in ``ENDED``: write what is in ``out``, then end our half of TCP if
   ``half_close`` says so, and let go of the socket once ``eof_seen``.
 
@@ -83,6 +84,9 @@ MAX_APPETITE = 1 << 16
 #: About how many frames to decode in one go: nobody else in a hub runs meanwhile.
 MANY_FRAMES = 512
 
+#: Seconds between two looks whether TCP is still there while nothing is read.
+LOOK_INTERVAL = 1.0
+
 _DATA = frozenset((CONTINUATION, TEXT, BINARY))
 
 
@@ -117,7 +121,7 @@ class Protocol:
     # connection does not need is None until it does.
     __slots__ = (
         '_chunks', '_decoder', '_deflate', '_ending', '_keepalive', '_limit', '_listening',
-        '_max_queue', '_now', '_owed_ping', '_owed_pong', '_parts', '_text', 'answering',
+        '_look', '_max_queue', '_now', '_owed_ping', '_owed_pong', '_parts', '_text', 'answering',
         'appetite', 'cause', 'client', 'close_code', 'close_reason', 'close_timeout', 'congested',
         'deadline', 'dirty', 'eof_seen', 'half_close', 'heard', 'latency', 'messages', 'out',
         'plain_below', 'state',
@@ -169,6 +173,7 @@ class Protocol:
         self._text = False
         self._parts: Parts | None = None
 
+        self._look: float | None = None  # when to, while paused
         self._keepalive: Keepalive | None = None
         self._owed_ping = False
         self._owed_pong: bytes | None = None
@@ -265,6 +270,9 @@ class Protocol:
         while chunks:
             if self._listening and chunks[0].opcode in _DATA and self.full:
                 self.dirty = True
+                if self._look is None and self.state == OPEN:
+                    self._look = self._now() + LOOK_INTERVAL
+                    self._schedule()
                 return
             chunk = chunks.popleft()
             self._handlers[chunk.opcode](self, chunk)
@@ -556,15 +564,18 @@ class Protocol:
         if self.deadline is None or now < self.deadline:
             return
         if self.state == OPEN:
-            self._keep_alive(now)
+            if self._look is not None and now >= self._look:
+                self._look = now + LOOK_INTERVAL if self.paused else None
+            if self._keepalive is not None and now >= self._keepalive.deadline:
+                self._keep_alive(now, self._keepalive)
+            if self.state == OPEN:
+                self._schedule()
         elif self.state == ENDING:
             self._finish_ending()
         else:
             self._move(DONE)
 
-    def _keep_alive(self, now: float) -> None:
-        keepalive = self._keepalive
-        assert keepalive is not None
+    def _keep_alive(self, now: float, keepalive: Keepalive) -> None:
         if keepalive.gives_up(now, self.heard):
             self.fail(INTERNAL_ERROR, 'keepalive ping timeout')
             return
@@ -574,7 +585,6 @@ class Protocol:
             self._owed_ping = self.congested
             if not self.congested:
                 self.out.append(encode(PING, keepalive.ping(now), self.client))
-        self._schedule(keepalive)
 
     def _send_owed_ping(self) -> None:
         self._owed_ping = False
@@ -585,10 +595,12 @@ class Protocol:
         now = self._now()
         keepalive.expect_life(now, self.paused)
         self.out.append(encode(PING, keepalive.ping(now), self.client))
-        self._schedule(keepalive)
+        self._schedule()
 
-    def _schedule(self, keepalive: Keepalive) -> None:
-        self.deadline = keepalive.deadline
+    def _schedule(self) -> None:
+        """Set the deadline, of an open connection."""
+        ping = None if self._keepalive is None else self._keepalive.deadline
+        self.deadline = min((at for at in (self._look, ping) if at is not None), default=None)
         self.dirty = True
 
     def ping(self) -> None:
@@ -603,6 +615,5 @@ class Protocol:
     def is_missing(self, now: float) -> bool:
         """Whether ``tick`` would give the peer up, which has said nothing for so long."""
         keepalive = self._keepalive
-        return (
-            self.state == OPEN and keepalive is not None and keepalive.gives_up(now, self.heard)
-        )
+        silent = keepalive is not None and keepalive.gives_up(now, self.heard)
+        return silent and self.state == OPEN

@@ -334,9 +334,18 @@ class Link:
     def _on_deadline(self, *_: Any) -> None:
         if self.finished:
             return
+        if self.protocol.paused:
+            self._look_at_tcp()
         self._read_all()  # no verdict over a peer whose bytes are here already
         self.protocol.tick(self.now())
         self._after()
+
+    def _look_at_tcp(self) -> None:
+        """While nobody reads, nothing else tells of a reset."""
+        number = self.wire.error()
+        if number:
+            self._broke_with(OSError(number, os.strerror(number)))
+            self._lose()
 
     def _after(self) -> None:
         protocol = self.protocol

@@ -15,6 +15,7 @@ its host can no longer touch.
 from __future__ import annotations
 
 import _socket
+import errno
 import signal
 import socket
 import ssl
@@ -270,6 +271,14 @@ class Wire:
             poll = original('select', 'poll')()
             poll.register(self.fd, 0)
             return bool(poll.poll(0))
+
+    def error(self) -> int:
+        """The ``errno`` that TCP has broken with, told once; else 0."""
+        try:
+            number: int = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            return number
+        except OSError as error:  # somebody else has closed it
+            return error.errno or errno.EBADF
 
     def shutdown_write(self) -> None:
         """Say that nothing follows: TLS's close_notify, then TCP's FIN."""

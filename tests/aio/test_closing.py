@@ -9,7 +9,7 @@ import pytest
 from aio.peer import HEADERS, accepted, connected, end, fds, tcp_pair, until
 from support.frames import TEXT
 
-from simple_websocket import AioClient, AioServer, ConnectionClosed, ConnectionError
+from simple_websocket import AioClient, AioServer, ConnectionClosed, ConnectionError, protocol
 
 
 async def closed_with(ws):
@@ -109,6 +109,23 @@ async def test_a_reset_is_1006(role):  # B13
         with pytest.raises(ConnectionClosed) as closed:
             await ws.receive()
         assert closed.value.reason == 1006
+        assert isinstance(closed.value.__cause__, ConnectionResetError)
+
+
+async def test_a_reset_is_noticed_while_the_queue_is_full(role, monkeypatch):
+    monkeypatch.setattr(protocol, 'LOOK_INTERVAL', 0.05)
+    async with end(role, max_queue=2) as (ws, peer):
+        for number in range(5):
+            await peer.send((TEXT, b'%d' % number))
+        await until(lambda: ws._link.protocol.paused)
+        assert ws.connected
+        peer.reset()
+        await until(lambda: not ws.connected)
+        received = []
+        with pytest.raises(ConnectionClosed) as closed:
+            while True:
+                received.append(await ws.receive(5))
+        assert received[:2] == ['0', '1'] and closed.value.reason == 1006
         assert isinstance(closed.value.__cause__, ConnectionResetError)
 
 

@@ -46,6 +46,25 @@ def test_a_full_queue_pauses_and_goes_on_as_messages_are_taken(client):
     assert end.say(*texts(11)).drain()[-1] == '11'
 
 
+def test_while_it_is_paused_it_has_tcp_looked_at_each_second(client):
+    end = stopped(client)
+    begun = end.clock.time
+    assert end.protocol.deadline == begun + 1
+    end.at(1.5)
+    assert end.protocol.deadline == begun + 2
+    assert end.drain() == ['1', '2', '3']
+    assert end.at(3).protocol.deadline is None and end.hear() == []
+
+
+def test_looking_at_tcp_and_keepalive_have_each_their_time(client):
+    end = stopped(client, ping_interval=2.25, ping_timeout=100)
+    begun = end.clock.time
+    for time, following in ((1, 2), (2, 2.25), (2.25, 3), (3, 4), (4, 4.5)):
+        end.at(time)
+        assert end.protocol.deadline == begun + following
+    assert [opcode for opcode, _ in end.hear()] == [PING]
+
+
 def test_pausing_and_going_on_make_the_protocol_dirty(client):
     end = End(client, reading=False, max_queue=2)
     end.protocol.dirty = False

@@ -11,7 +11,7 @@ import pytest
 from support.frames import BINARY, CLOSE, PING, TEXT
 from support.peer import accepted, both_ends, connected, is_receiving
 
-from simple_websocket import ConnectionClosed
+from simple_websocket import ConnectionClosed, protocol
 
 
 def closed_with(ws, timeout=5):
@@ -288,6 +288,25 @@ def test_what_tcp_broke_with_is_the_cause(end, world, waiting):
     assert is_reset(task.join() if task else receive())
     for again in (receive, lambda: pytest.raises(ConnectionClosed, ws.send, 'x').value):
         assert is_reset(again())
+
+
+def test_a_reset_is_noticed_while_the_queue_is_full(end, world, monkeypatch):
+    """Nothing is read then, and nobody receives or sends."""
+    monkeypatch.setattr(protocol, 'LOOK_INTERVAL', 0.05)
+    ws, peer = end(max_queue=2)
+    for number in range(5):
+        peer.send((TEXT, b'%d' % number))
+    world.wait_until(lambda: ws._link.protocol.paused)
+    world.settles_to(lambda: ws._link.protocol._look is None, False)
+    assert ws.connected
+    peer.reset()
+    world.settles_to(lambda: ws.connected, False)
+    received = []
+    with pytest.raises(ConnectionClosed) as closed:
+        while True:
+            received.append(ws.receive(5))
+    assert received[:2] == ['0', '1'] and closed.value.reason == 1006
+    assert isinstance(closed.value.__cause__, ConnectionResetError)
 
 
 def test_an_end_that_is_none_of_tcps_has_no_cause(end, world):

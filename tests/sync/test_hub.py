@@ -6,7 +6,6 @@ import gc
 import os
 import weakref
 
-import greenlet
 import pytest
 from support.frames import BINARY, TEXT
 from support.peer import accepted, is_receiving
@@ -308,6 +307,8 @@ def test_who_dies_when_it_has_sent_does_not_hold_up_the_next(world, capfd):
 
 def test_who_was_seen_waiting_by_the_collector_is_let_go_of(world):
     """It looks into no tuple again that had a suspended greenlet in it."""
+    import greenlet
+
     ws, peer = accepted(world, compression=None)
     link = ws._link
 
