@@ -335,6 +335,7 @@ class AioServer(AioBase):
         self.mode = 'custom'
         self.headers = headers
         link, rejected = self._answer('GET', '/', '1.1', headers, False)
+        self._target = ''  # which nobody knows
         self._link = link
         try:
             sock.setblocking(False)
@@ -348,7 +349,8 @@ class AioServer(AioBase):
             del rejected  # its traceback leads back to here
 
     def _where(self) -> str:
-        return repr(self._target.partition('?')[0])[:100]
+        path = self._target.partition('?')[0]
+        return repr(path[:100]) if path else self.mode
 
     def _answer(
         self, method: str, target: str, version: str, headers: Any, secure: bool
@@ -536,7 +538,7 @@ class AioClient(AioBase):
                 raise  # ETIMEDOUT, too: TCP gave up before us
             raise TimeoutError('the connection was not open within open_timeout') from None
         finally:
-            del dialling, self._dial  # which has what is raised, and so leads back to here
+            del dialling  # which has what is raised, and so leads back to here
         self._options.logger.debug('connected %s', self)
 
     def _where(self) -> str:

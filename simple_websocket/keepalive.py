@@ -51,7 +51,7 @@ class Keepalive:
     def advance(self, now: float, heard: bool, paused: bool) -> bool:
         """Go on to ``now``, where ``gives_up`` says that all is well.
 
-        :param heard: as above; forget it then.
+        :param heard: as above; where this returns True, it begins anew.
         :param paused: whether we are reading nothing at present.
         :returns: whether to send a ping.
         """

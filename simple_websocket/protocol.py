@@ -13,7 +13,8 @@ calls it from one place at a time and follows these rules:
   while it waits, what comes may be spared the queue: see ``direct()``;
 * when ``dirty`` is set, look again at ``state``, ``paused``, ``half_close``
   and ``deadline``, and call ``tick()`` when that deadline has come; if it is
-  ``paused`` then, look first whether TCP is there still: nothing else tells;
+  ``paused`` then, look first whether TCP is there still: nothing else tells.  If
+  not, read what is left all the same, ``abort()``;
 * in ``ENDED``: write what is in ``out``, then end our half of TCP if
   ``half_close`` says so, and let go of the socket once ``eof_seen``.
 
@@ -85,7 +86,7 @@ MAX_APPETITE = 1 << 16
 MANY_FRAMES = 512
 
 #: Seconds between two looks whether TCP is still there while nothing is read.
-LOOK_INTERVAL = 1.0
+TCP_LOOK_INTERVAL = 1.0
 
 _DATA = frozenset((CONTINUATION, TEXT, BINARY))
 
@@ -271,7 +272,7 @@ class Protocol:
             if self._listening and chunks[0].opcode in _DATA and self.full:
                 self.dirty = True
                 if self._look is None and self.state == OPEN:
-                    self._look = self._now() + LOOK_INTERVAL
+                    self._look = self._now() + TCP_LOOK_INTERVAL
                     self._schedule()
                 return
             chunk = chunks.popleft()
@@ -565,7 +566,7 @@ class Protocol:
             return
         if self.state == OPEN:
             if self._look is not None and now >= self._look:
-                self._look = now + LOOK_INTERVAL if self.paused else None
+                self._look = now + TCP_LOOK_INTERVAL if self.paused else None
             if self._keepalive is not None and now >= self._keepalive.deadline:
                 self._keep_alive(now, self._keepalive)
             if self.state == OPEN:

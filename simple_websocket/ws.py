@@ -389,7 +389,7 @@ class Server(Base):
         return protocol, None
 
     def _where(self) -> str:
-        return repr(self.environ.get('PATH_INFO', ''))[:100]
+        return repr(self.environ.get('PATH_INFO', '')[:100])
 
     def _host_did(self, data: bytes | None) -> None:
         """The host is done with the request: so must we be."""

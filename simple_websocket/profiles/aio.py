@@ -31,7 +31,7 @@ from weakref import WeakKeyDictionary
 from ..inbox import Message
 from ..protocol import ENDING, MAX_APPETITE, Protocol
 from . import express
-from .link import Link, Payload
+from .link import LAST_READS, Link, Payload
 from .originals import builtin
 from .wire import LAST, Wire, plain_fileno
 
@@ -144,6 +144,10 @@ class TransportWire(Wire):
         deciphered for who does not read, most is lost at the end of TCP."""
         source: asyncio.ReadTransport = self._below or self.transport
         return source
+
+    def error(self) -> int:
+        # Over TLS what is left could not be read any more; and not all have a socket.
+        return 0 if self.tls or self.sock is None else super().error()
 
     def let_go(self) -> None:
         # In a forked child, whose loop shares the parent's poll: it is left alone.
@@ -312,17 +316,16 @@ class AioLink(Link, asyncio.BufferedProtocol):
     def _read(self) -> bool:
         return False  # the transport pushes
 
-    def _lose(self) -> None:
+    def _read_rest(self) -> None:
         # The broken transport gives nothing more; TCP's own socket does.
         if not self.wire.tls:
             with suppress(OSError):
                 fd = self.wire.sock.fileno()
-                while not self.protocol.paused:
+                for _ in range(LAST_READS):
                     data = _read(fd, MAX_APPETITE)
                     if not data:
                         break
                     self.protocol.feed(data)
-        super()._lose()
 
     def _flush(self) -> bool:
         if super()._flush() and not self.wire.full:

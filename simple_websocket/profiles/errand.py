@@ -59,7 +59,7 @@ _on_end: list[Callable[[Any], None]] = []
 
 
 def tell_of_ends(function: Callable[[Any], None]) -> None:
-    """Call a function when a thread ends, in it, with what ``presence`` gave there."""
+    """In a thread that ends, call a function with what ``presence`` gave there."""
     _on_end.append(function)
 
 

@@ -222,7 +222,8 @@ class EventletLink(HubLink):
         if timer is not None:
             # As ``cancel`` does, which would make a hub for the thread that calls it.
             timer.called = True
-            del timer.tpl  # it held us, and its own hub may never be let go of
+            # It held us, and its own hub may never be let go of.
+            timer.__dict__.pop('tpl', None)
         super()._end_alone()
 
     def _release(self) -> None:

@@ -535,17 +535,18 @@ class HubLink(BlockingLink):
             raise ConnectionClosed(ABNORMAL_CLOSURE) from TimeoutError(str(busy))
 
     def end_with(self, here: Any) -> None:
-        """End, if ours is the thread that does: nobody would ever read here."""
+        """End if it is our thread that ends: nobody would ever read here."""
         if self._is_there() is here:
             self._home = NOBODY  # another thread may be given its ident
-            if not self.finished:
-                self._end_alone()
+            self._end_alone()
 
     def _end_alone(self) -> None:
         """The hub's thread has ended, or is about to: nobody else touches this link any
         more."""
-        self.finished = True
+        if self.finished:
+            return
         self.protocol.abort()
+        self.finished = True  # from here on other threads look at the protocol
         with suppress(Exception):  # the thread may have taken the watchers along
             self._release()
         self.wire.let_go()

@@ -47,6 +47,9 @@ TLS_RECORD = 1 << 14
 #: Reads in a row, at most, before anything else gets a turn.
 READS = 16
 
+#: The same for what is left in a TCP that has broken, which nobody reads afterwards.
+LAST_READS = 64
+
 #: Most seconds that a thread waits in one go, since poll() counts milliseconds in 31
 #: bits.  Longer waits are made of several.
 LONGEST_WAIT = 86400.0
@@ -213,9 +216,10 @@ class Link:
 
     def _broke_with(self, error: BaseException) -> None:
         """Keep what a system call has told of TCP, as the cause of a 1006."""
-        # Without the frames that it has come through, which hold the connection.
-        error.__context__ = None
-        self.protocol.cause = error.with_traceback(None)
+        if self.protocol.cause is None and not self.finished:
+            # Without the frames that it has come through, which hold the connection.
+            error.__context__ = None
+            self.protocol.cause = error.with_traceback(None)
 
     def _take_in(self, came: Came) -> None:
         """Hand what came to the protocol, for who does not wait for a message."""
@@ -286,10 +290,15 @@ class Link:
         protocol = self.protocol
         self._unsent = b''
         protocol.out.clear()
-        while self._read_all():
-            pass
+        self._read_rest()
         protocol.abort()
         protocol.out.clear()
+
+    def _read_rest(self) -> None:
+        """Take what is left in a TCP that has broken, however full the queue is."""
+        for _ in range(LAST_READS):
+            if not self._read():
+                break
 
     def _settle(self) -> None:
         """Bring watchers, deadline and TCP in line with the protocol."""
@@ -341,7 +350,7 @@ class Link:
         self._after()
 
     def _look_at_tcp(self) -> None:
-        """While nobody reads, nothing else tells of a reset."""
+        """While nobody reads or writes, nothing else tells of a reset."""
         number = self.wire.error()
         if number:
             self._broke_with(OSError(number, os.strerror(number)))

@@ -218,7 +218,7 @@ class ThreadLink(LockedLink):
 
     def _ask(self) -> None:
         protocol = self.protocol
-        if self.wire.tls:
+        if self.wire.tls and not self.finished:
             self._read_all()
         if not protocol.messages:
             protocol.ask()

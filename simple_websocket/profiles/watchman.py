@@ -128,7 +128,7 @@ class Watchman:
             watchman = cls._current
             if watchman is None:
                 watchman = cls()
-                # Not one of ``threading``'s, which others count to find their own leaks.
+                # None of ``threading``'s, which others count to find their own leaks.
                 start = original('_thread', 'start_new_thread')
                 started: list[int] = []
                 try:

@@ -439,6 +439,16 @@ async def test_of_several_addresses_each_error_is_told():
         sock.close()
 
 
+async def test_what_was_refused_may_be_tried_again():
+    with socket.create_server(('127.0.0.1', 0)) as listener:
+        closed = listener.getsockname()[1]
+    client = AioClient(f'ws://127.0.0.1:{closed}')
+    for _ in range(2):
+        with pytest.raises(ConnectionRefusedError):
+            async with client:
+                pass
+
+
 @pytest.mark.parametrize('response', [b'', b'HTTP/1.1 101', b'SSH-2.0-x\r\n\r\n'])
 async def test_the_end_or_rubbish_in_the_handshake(response):  # A16
     async def hang_up(peer):

@@ -7,7 +7,7 @@ import socket
 
 import pytest
 from aio.peer import HEADERS, accepted, connected, end, fds, tcp_pair, until
-from support.frames import TEXT
+from support.frames import BINARY, TEXT
 
 from simple_websocket import AioClient, AioServer, ConnectionClosed, ConnectionError, protocol
 
@@ -112,21 +112,26 @@ async def test_a_reset_is_1006(role):  # B13
         assert isinstance(closed.value.__cause__, ConnectionResetError)
 
 
-async def test_a_reset_is_noticed_while_the_queue_is_full(role, monkeypatch):
-    monkeypatch.setattr(protocol, 'LOOK_INTERVAL', 0.05)
+@pytest.mark.parametrize('goodbye', [False, True], ids=['no Close', 'a Close'])
+async def test_a_reset_is_noticed_while_the_queue_is_full(role, monkeypatch, goodbye):
+    monkeypatch.setattr(protocol, 'TCP_LOOK_INTERVAL', 0.05)
     async with end(role, max_queue=2) as (ws, peer):
         for number in range(5):
             await peer.send((TEXT, b'%d' % number))
         await until(lambda: ws._link.protocol.paused)
         assert ws.connected
+        more = [b'%d' % number + bytes(1000) for number in range(50)]
+        last = [peer.close_frame(4000)] if goodbye else []
+        await peer.send(*((BINARY, message) for message in more), *last)
         peer.reset()
         await until(lambda: not ws.connected)
         received = []
         with pytest.raises(ConnectionClosed) as closed:
             while True:
                 received.append(await ws.receive(5))
-        assert received[:2] == ['0', '1'] and closed.value.reason == 1006
-        assert isinstance(closed.value.__cause__, ConnectionResetError)
+        assert received == ['0', '1', '2', '3', '4', *more]
+        assert closed.value.reason == (4000 if goodbye else 1006)
+        assert goodbye or isinstance(closed.value.__cause__, ConnectionResetError)
 
 
 async def test_close_releases_a_receiver_at_once(role):  # A5

@@ -290,23 +290,29 @@ def test_what_tcp_broke_with_is_the_cause(end, world, waiting):
         assert is_reset(again())
 
 
-def test_a_reset_is_noticed_while_the_queue_is_full(end, world, monkeypatch):
-    """Nothing is read then, and nobody receives or sends."""
-    monkeypatch.setattr(protocol, 'LOOK_INTERVAL', 0.05)
+@pytest.mark.parametrize('goodbye', [False, True], ids=['no Close', 'a Close'])
+def test_a_reset_is_noticed_while_the_queue_is_full(end, world, monkeypatch, goodbye):
+    """Nothing is read then, and nobody receives or sends; what is there already is
+    not lost."""
+    monkeypatch.setattr(protocol, 'TCP_LOOK_INTERVAL', 0.05)
     ws, peer = end(max_queue=2)
     for number in range(5):
         peer.send((TEXT, b'%d' % number))
     world.wait_until(lambda: ws._link.protocol.paused)
     world.settles_to(lambda: ws._link.protocol._look is None, False)
     assert ws.connected
+    more = [b'%d' % number + bytes(1000) for number in range(50)]
+    last = [peer.close_frame(4000)] if goodbye else []
+    peer.send(*((BINARY, message) for message in more), *last)
     peer.reset()
     world.settles_to(lambda: ws.connected, False)
     received = []
     with pytest.raises(ConnectionClosed) as closed:
         while True:
             received.append(ws.receive(5))
-    assert received[:2] == ['0', '1'] and closed.value.reason == 1006
-    assert isinstance(closed.value.__cause__, ConnectionResetError)
+    assert received == ['0', '1', '2', '3', '4', *more]
+    assert closed.value.reason == (4000 if goodbye else 1006)
+    assert goodbye or isinstance(closed.value.__cause__, ConnectionResetError)
 
 
 def test_an_end_that_is_none_of_tcps_has_no_cause(end, world):

@@ -254,10 +254,9 @@ def test_a_watchman_that_can_not_be_started_is_a_clean_error(world, role, kind, 
     theirs, ours = tcp_pair(world) if kind == 'TCP' else world.socketpair()
     task = world.spawn(answer, theirs) if role == 'client' else None
     original = watchman.original
-    thread = type('Thread', (original('threading', 'Thread'),), {'start': refuse})
 
     def without_threads(module, name):
-        return thread if name == 'Thread' else original(module, name)
+        return refuse if name == 'start_new_thread' else original(module, name)
 
     with monkeypatch.context() as patch:
         patch.setattr(watchman, 'original', without_threads)

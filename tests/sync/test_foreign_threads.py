@@ -12,10 +12,10 @@ import weakref
 from _queue import Empty, SimpleQueue
 
 import pytest
-from support.frames import TEXT
+from support.frames import TEXT, frame
 from support.peer import accepted, environ_for
 
-from simple_websocket import ConnectionClosed, Server, broadcast
+from simple_websocket import ConnectionClosed, Server, broadcast, protocol
 
 
 @pytest.mark.only('green')
@@ -213,18 +213,34 @@ def test_a_hub_whose_thread_has_ended_ends_its_connections(elsewhere, world, cal
 
 @pytest.mark.only('green')
 @pytest.mark.only('default-codec')
-def test_a_thread_takes_the_connections_of_its_hub_along(world):
+@pytest.mark.parametrize('timer', ['armed', 'has fired'])
+def test_a_thread_takes_the_connections_of_its_hub_along(world, monkeypatch, timer):
     """Nobody would read there any more: the peer is told, and nothing is left."""
-    made = []
+    made, seen = [], []
+    monkeypatch.setattr(protocol, 'TCP_LOOK_INTERVAL', 0.01)
+    abort = protocol.Protocol.abort
+
+    def note(self, *arguments):
+        seen.append(made[1]._link.finished)  # other threads act upon it
+        abort(self, *arguments)
 
     def live():
         theirs, ours = world.original('socket', 'socketpair')()
-        ws = Server.accept(environ_for(ours), profile=world.name, ping_interval=25)
+        interval = 25 if timer == 'armed' else None
+        ws = Server.accept(
+            environ_for(ours), profile=world.name, ping_interval=interval, max_queue=1
+        )
         made[:] = theirs, ws
+        if not interval:
+            theirs.sendall(3 * frame(TEXT, b'x', masked=True))
+            world.wait_until(lambda: ws._link.protocol.paused)
+            assert [ws.receive(5) for _ in range(3)] == ['x'] * 3
+            world.wait_until(lambda: ws._link.protocol.deadline is None)
+        monkeypatch.setattr(protocol.Protocol, 'abort', note)
 
     world.real_thread(live).join()
     theirs, ws = made
-    assert ws._link.finished
+    assert ws._link.finished and seen == [False]
     assert (ws.connected, ws.close_reason) == (False, 1006)
     with pytest.raises(ConnectionClosed):
         ws.send('x')
