@@ -15,6 +15,7 @@ from __future__ import annotations
 import datetime
 import json
 import os
+import random
 import select
 import shutil
 import socket
@@ -22,7 +23,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -171,8 +172,7 @@ class Job:
     def _fuzzing_server(self, stack: ExitStack) -> str:
         """Start the suite's server; it wants a port, which others may take first."""
         for tries_left in (3, 2, 1, 0):
-            with socket.create_server((HOST, 0)) as free:
-                port = free.getsockname()[1]
+            port = _free_port()
             url = f'ws://{HOST}:{port}'
             suite = self._wstest(stack, 'fuzzingserver', url=url)
             try:
@@ -269,6 +269,14 @@ def _first_line(process: subprocess.Popen[bytes], timeout: float) -> str:
     if not line:
         raise Failure('the server did not start')
     return line
+
+
+def _free_port() -> int:
+    """One below those that the system gives to anybody who asks for any."""
+    while True:
+        port = random.randrange(20_000, 30_000)
+        with suppress(OSError), socket.create_server((HOST, port)):
+            return port
 
 
 def _wait_until_listening(process: subprocess.Popen[bytes], port: int) -> None:
