@@ -546,8 +546,7 @@ class AioLink(Link, asyncio.BufferedProtocol):
         if self._accepted < mark:
             if not self.finished:
                 self._poison()
-                error = TimeoutError(f'the peer did not take the message in {timeout} s')
-                raise self._closed() from error
+                raise self._not_taken(timeout)
             raise self._closed()
 
     async def close(

@@ -449,8 +449,7 @@ class HubLink(BlockingLink):
                 self._senders.remove(entry)
         if self._sent < mark:
             if late:
-                error = TimeoutError(f'the peer did not take the message in {timeout} s')
-                raise self._closed() from error
+                raise self._not_taken(timeout)
             raise self._closed()
 
     def close(self, payload: bytes, code: int, reason: str | None, wait: bool = True) -> None:

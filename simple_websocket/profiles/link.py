@@ -406,6 +406,12 @@ class Link:
     def _closed(self) -> ConnectionClosed:
         return self.protocol.closed_error()
 
+    def _not_taken(self, timeout: float | None) -> ConnectionClosed:
+        """What to tell a sender whose time was over."""
+        closed = self._closed()
+        closed.__cause__ = TimeoutError(f'the peer did not take the message in {timeout} s')
+        return closed
+
     @staticmethod
     def _second_receiver() -> SimpleWebsocketError:
         return SimpleWebsocketError(

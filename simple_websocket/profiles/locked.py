@@ -166,8 +166,7 @@ class LockedLink(BlockingLink):
             raise
         if self._sent < mark:
             if late:
-                error = TimeoutError(f'the peer did not take the message in {timeout} s')
-                raise self._closed() from error
+                raise self._not_taken(timeout)
             raise self._failed()
 
     def close(self, payload: bytes, code: int, reason: str | None, wait: bool = True) -> None:

@@ -183,6 +183,13 @@ def is_let_go(world, call):
     world.wait_until(lambda: made() is None)
 
 
+def left_alone(world, ws):
+    """The link of a connection that its host has let go of, as behind its request."""
+    world._sockets.clear()
+    ws.environ.clear()
+    return ws._link
+
+
 def test_a_wait_that_is_over_keeps_nobody(world, without_the_collector):
     one, _ = world.socketpair()
     wait = get_profile(world.name).wait
@@ -214,9 +221,7 @@ def test_a_send_that_is_late_keeps_no_connection(world, classes, without_the_col
         with contextlib.suppress(ConnectionClosed):
             ws.send(bytes(16_000_000), timeout=0.05)
         peer.close()
-        world._sockets.clear()
-        ws.environ.clear()  # as its host does when the request is over
-        return ws._link
+        return left_alone(world, ws)
 
     is_let_go(world, call)
 
@@ -233,9 +238,7 @@ def test_what_tcp_broke_with_keeps_no_connection(world, classes, without_the_col
             with contextlib.suppress(ConnectionClosed):
                 while True:
                     ws.send('x')
-        world._sockets.clear()
-        ws.environ.clear()  # as its host does when the request is over
-        return ws._link
+        return left_alone(world, ws)
 
     is_let_go(world, call)
 
@@ -247,9 +250,7 @@ def test_a_connection_that_was_closed_needs_no_collector(world, classes, without
         with contextlib.suppress(ConnectionClosed):
             ws.receive(5)
         peer.close()
-        world._sockets.clear()
-        ws.environ.clear()  # as its host does when the request is over
-        return ws._link
+        return left_alone(world, ws)
 
     is_let_go(world, call)
 
